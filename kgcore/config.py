@@ -1,0 +1,117 @@
+"""Settings: one frozen object, read from the environment and from ``.env``.
+
+A ``PG_`` name that is unset is not passed on at all, so libpq's own rules hold for it: ``PGHOST``,
+``PGPASSFILE``, service files. An empty value counts as unset.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from kgcore.errors import SettingsError
+
+BackendName = Literal["sqlite", "postgres"]
+SSLMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    """All settings of library, workers and command line. Secrets never show in ``repr``."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # A mistyped password must not be echoed.
+    )
+
+    kg_backend: BackendName = "sqlite"
+    sqlite_db_path: Path = Path("data/knowledge_graph.db")
+
+    pg_host: str | None = None
+    pg_port: Port | None = None
+    pg_database: str | None = None
+    pg_user: str | None = None
+    pg_password: SecretStr | None = None
+    pg_password_file: Path | None = None
+    pg_sslmode: SSLMode | None = None
+    pg_sslrootcert: Path | None = None
+    pg_pool_size: int = Field(default=10, ge=1, le=1000)
+    pg_max_overflow: int = Field(default=20, ge=0, le=1000)
+
+    # The URL may carry a password: SecretStr keeps it out of repr and messages.
+    kg_redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    kg_data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("jarvis-kg"))
+
+    @field_validator("kg_redis_url")
+    @classmethod
+    def _redis_scheme(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return url
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.pg_password is not None and self.pg_password_file is not None:
+            raise ValueError("PG_PASSWORD and PG_PASSWORD_FILE are both set; unset one of them")
+        return self
+
+    def postgres_parameters(self) -> dict[str, Any]:
+        """Return the connection parameters that are set, under libpq's names.
+
+        The password is read from ``PG_PASSWORD_FILE`` here, at each call, so that a rotated secret
+        is picked up. Raises :class:`SettingsError` if that file can't be read.
+        """
+        named = {
+            "host": self.pg_host,
+            "port": self.pg_port,
+            "dbname": self.pg_database,
+            "user": self.pg_user,
+            "password": self._password(),
+            "sslmode": self.pg_sslmode,
+            "sslrootcert": None if self.pg_sslrootcert is None else str(self.pg_sslrootcert),
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def redis_url(self) -> str:
+        """Return the Redis URL with its password: for clients, never for messages."""
+        return self.kg_redis_url.get_secret_value()
+
+    def _password(self) -> str | None:
+        if self.pg_password_file is None:
+            return None if self.pg_password is None else self.pg_password.get_secret_value()
+        try:
+            return self.pg_password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise SettingsError(
+                f"PG_PASSWORD_FILE: can't read {self.pg_password_file}: {reason}",
+                "mount the secret there, or set PG_PASSWORD instead",
+            ) from None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` (lower-case names) win over the environment.
+
+    Raises :class:`SettingsError` that names each setting at fault, without showing its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = "; ".join(
+            ": ".join(
+                part
+                for part in (
+                    "_".join(str(name) for name in fault["loc"]).upper(),
+                    fault["msg"].removeprefix("Value error, "),
+                )
+                if part
+            )
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError(faults, "correct it in the environment or in .env") from None

@@ -1,0 +1,1 @@
+"""Celery workers, the coordinator, the progress channel and the command line."""
