@@ -23,6 +23,11 @@ TYPES = {
 }
 
 
+def reported_type(column: Column) -> str:
+    """Return the type as PostgreSQL's catalog spells it."""
+    return "timestamp with time zone" if column.kind is Kind.TIMESTAMP else TYPES[column.kind]
+
+
 def primary_key(table: Table) -> Index:
     """Return the index behind the primary key, under PostgreSQL's usual name for it."""
     return Index(f"{table.name}_pkey", (table.key.name,), unique=True)
@@ -86,20 +91,20 @@ def postgres_ddl(schema: str, tables: Sequence[Table] = TABLES) -> tuple[Composa
 def _whole_table(schema: str, table: Table) -> list[Composable]:
     lines = [_column(column) for column in table.columns]
     unique = [primary_key(table), *(index for index in table.indexes if index.unique)]
-    for index in unique:
-        lines.append(
-            SQL("CONSTRAINT {} {} ({})").format(
-                Identifier(index.name),
-                SQL("PRIMARY KEY" if index == unique[0] else "UNIQUE"),
-                SQL(", ").join(map(Identifier, index.columns)),
-            )
+    lines += [
+        SQL("CONSTRAINT {} {} ({})").format(
+            Identifier(index.name),
+            SQL("PRIMARY KEY" if index == unique[0] else "UNIQUE"),
+            SQL(", ").join(map(Identifier, index.columns)),
         )
-    for key in table.foreign_keys:
-        lines.append(
-            SQL("CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} (id) ON DELETE CASCADE").format(
-                Identifier(key.name), Identifier(key.column), Identifier(schema, key.table)
-            )
+        for index in unique
+    ]
+    lines += [
+        SQL("CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} (id) ON DELETE CASCADE").format(
+            Identifier(key.name), Identifier(key.column), Identifier(schema, key.table)
         )
+        for key in table.foreign_keys
+    ]
     create = SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(
         Identifier(schema, table.name), SQL(", ").join(lines)
     )

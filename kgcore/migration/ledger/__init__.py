@@ -1,0 +1,86 @@
+"""The ledger: schema ``kg_migration`` in the target, where the truth about every run is kept.
+
+Tables and columns are documented in ``ledger.sql``.
+"""
+
+from kgcore.migration.ledger.install import install, is_installed
+from kgcore.migration.ledger.lease import step_lock_key, terminate_holders
+from kgcore.migration.ledger.rejects import Reject, count_rejects, list_rejects, record_rejects
+from kgcore.migration.ledger.runs import (
+    RunSummary,
+    create_run,
+    end_run,
+    find_run,
+    latest_done,
+    list_runs,
+    lock_run,
+    mark_reverted,
+    read_run,
+    reopen,
+    running_run,
+)
+from kgcore.migration.ledger.steps import (
+    acquire,
+    claim,
+    close,
+    mark_dispatched,
+    record_failure,
+    renew_lease,
+    require_current,
+)
+from kgcore.migration.ledger.sweep import Stale, ready_steps, stale_steps
+from kgcore.migration.ledger.totals import (
+    StageProgress,
+    TableTotals,
+    WorkerTotals,
+    done_positions,
+    mismatched_ids,
+    stage_progress,
+    stage_seconds,
+    table_totals,
+    worker_totals,
+)
+from kgcore.migration.ledger.transaction import frozen_view, transaction
+
+__all__ = [
+    "Reject",
+    "RunSummary",
+    "StageProgress",
+    "Stale",
+    "TableTotals",
+    "WorkerTotals",
+    "acquire",
+    "claim",
+    "close",
+    "count_rejects",
+    "create_run",
+    "done_positions",
+    "end_run",
+    "find_run",
+    "frozen_view",
+    "install",
+    "is_installed",
+    "latest_done",
+    "list_rejects",
+    "list_runs",
+    "lock_run",
+    "mark_dispatched",
+    "mark_reverted",
+    "mismatched_ids",
+    "read_run",
+    "ready_steps",
+    "record_failure",
+    "record_rejects",
+    "renew_lease",
+    "reopen",
+    "require_current",
+    "running_run",
+    "stage_progress",
+    "stage_seconds",
+    "stale_steps",
+    "step_lock_key",
+    "table_totals",
+    "terminate_holders",
+    "transaction",
+    "worker_totals",
+]

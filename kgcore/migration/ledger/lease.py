@@ -1,0 +1,38 @@
+"""Who works on a step: the holder of its advisory lock, for as long as its transaction lasts.
+
+The lock belongs to the server's backend, so it is given back the moment a worker's connection ends,
+it can't be forged by a message, and it is right behind a connection pooler too. A holder that
+stalls (stopped, or cut off without a word) keeps it; its lease runs out, and its backend is
+terminated: neither statement_timeout nor pg_cancel_backend frees a backend that waits inside COPY.
+"""
+
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+# The upper 16 bits of the key tell our locks from others' in the same database.
+_NAMESPACE = 0x6B67 << 48
+
+
+def step_lock_key(step_id: int) -> int:
+    """Return the advisory lock's key for a step."""
+    return _NAMESPACE | step_id
+
+
+def terminate_holders(cursor: Cursor, run_id: str, *, expired_only: bool) -> int:
+    """End the backends that work on the run's steps; return how many.
+
+    With ``expired_only`` just those whose lease ran out by PostgreSQL's clock.
+    """
+    cursor.execute(
+        """
+        SELECT count(pg_terminate_backend(held.pid))
+        FROM kg_migration.steps AS step
+        JOIN pg_locks AS held ON held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+            AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (held.classid::bigint << 32 | held.objid::bigint) = (%(namespace)s | step.step_id)
+        WHERE step.run_id = %(run)s AND NOT step.done AND held.pid <> pg_backend_pid()
+        AND (NOT %(expired)s OR step.lease_until < clock_timestamp())
+        """,
+        {"namespace": _NAMESPACE, "run": run_id, "expired": expired_only},
+    )
+    (ended,) = cursor.fetchone() or (0,)
+    return int(ended)

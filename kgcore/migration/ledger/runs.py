@@ -1,0 +1,232 @@
+"""Runs: created whole in one transaction, ended once, reopened by a resume."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from psycopg2 import errors
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from psycopg2.extras import Json, execute_values
+
+from kgcore.errors import RunNotFoundError, TargetBusyError
+from kgcore.migration.model import (
+    NewStep,
+    Options,
+    PlannedTable,
+    Run,
+    RunState,
+    SourceSnapshot,
+    Stage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A line of ``kg runs``. Times are the target's."""
+
+    run_id: str
+    state: RunState
+    source: str
+    rows: int
+    began_at: datetime
+    finished_at: datetime | None
+    reverted_at: datetime | None
+    error: str | None
+
+
+def create_run(
+    cursor: Cursor,
+    run: Run,
+    steps: Sequence[NewStep],
+    ready: frozenset[tuple[Stage, str]],
+    seconds: Mapping[str, float],
+) -> None:
+    """Write run, source, stages and steps. ``seconds`` has what ``freeze`` and ``plan`` took.
+
+    Raises :class:`TargetBusyError` while another run into the same schema is in progress.
+    """
+    try:
+        cursor.execute(
+            "INSERT INTO kg_migration.runs (run_id, protocol, state, epoch, target_schema,"
+            " staging_schema, archive_schema, options, began_at, freeze_seconds, plan_seconds)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s,"
+            " clock_timestamp() - make_interval(secs => %s), %s, %s)",
+            (
+                run.run_id,
+                run.protocol,
+                run.state,
+                run.epoch,
+                run.schema,
+                run.staging,
+                run.archive,
+                Json(run.options.to_json()),
+                seconds["freeze"] + seconds["plan"],
+                seconds["freeze"],
+                seconds["plan"],
+            ),
+        )
+    except errors.UniqueViolation:
+        raise TargetBusyError(
+            f"another run into schema {run.schema} is in progress", *_BUSY_HINT
+        ) from None
+    cursor.execute(
+        "INSERT INTO kg_migration.sources (run_id, original_path, snapshot_path, sha256, bytes,"
+        " tables) VALUES (%s, %s, %s, %s, %s, %s) RETURNING source_id",
+        (
+            run.run_id,
+            str(run.source.original),
+            str(run.source.path),
+            run.source.sha256,
+            run.source.bytes,
+            Json([table.to_json() for table in run.tables.values()]),
+        ),
+    )
+    (source_id,) = cursor.fetchone() or (None,)
+    counts: dict[tuple[Stage, str], int] = {}
+    for step in steps:
+        counts[step.stage, step.table] = counts.get((step.stage, step.table), 0) + 1
+    execute_values(
+        cursor,
+        "INSERT INTO kg_migration.stages (run_id, stage, table_name, open_steps, ready) VALUES %s",
+        [(run.run_id, *group, count, group in ready) for group, count in counts.items()],
+    )
+    execute_values(
+        cursor,
+        "INSERT INTO kg_migration.steps (run_id, source_id, position, stage, table_name,"
+        " index_name, lower_id, upper_id, planned_rows, weight) VALUES %s",
+        [
+            (
+                *(run.run_id, source_id, position, step.stage, step.table, step.index),
+                *(step.lower, step.upper, step.rows, step.weight),
+            )
+            for position, step in enumerate(steps)
+        ],
+        page_size=1000,
+    )
+
+
+def read_run(cursor: Cursor, run_id: str) -> Run:
+    """Return the run. Raises :class:`RunNotFoundError`."""
+    run = find_run(cursor, run_id)
+    if run is None:
+        raise RunNotFoundError(f"there is no run {run_id!r} in this database", "kg runs lists them")
+    return run
+
+
+def find_run(cursor: Cursor, run_id: str) -> Run | None:
+    """Return the run, or None where the ledger has none of that name."""
+    cursor.execute(
+        "SELECT r.state, r.epoch, r.target_schema, r.staging_schema, r.archive_schema, r.options,"
+        " s.original_path, s.snapshot_path, s.sha256, s.bytes, s.tables, r.protocol, r.error,"
+        " r.hint FROM kg_migration.runs r JOIN kg_migration.sources s USING (run_id)"
+        " WHERE run_id = %s",
+        (run_id,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    planned = [PlannedTable.from_json(stored) for stored in row[10]]
+    return Run(
+        run_id=run_id,
+        state=RunState(row[0]),
+        epoch=row[1],
+        schema=row[2],
+        staging=row[3],
+        archive=row[4],
+        options=Options.from_json(row[5]),
+        source=SourceSnapshot(Path(row[6]), Path(row[7]), row[8], row[9]),
+        tables={item.table.name: item for item in planned},
+        protocol=row[11],
+        error=row[12],
+        hint=row[13],
+    )
+
+
+def list_runs(cursor: Cursor, limit: int = 100) -> tuple[RunSummary, ...]:
+    """Return the latest runs, newest first."""
+    cursor.execute(
+        "SELECT r.run_id, r.state, s.original_path, (SELECT coalesce(sum((t->>'rows')::bigint), 0)"
+        " FROM jsonb_array_elements(s.tables) t)::bigint, r.began_at, r.finished_at,"
+        " r.reverted_at, r.error"
+        " FROM kg_migration.runs r JOIN kg_migration.sources s USING (run_id)"
+        " ORDER BY r.planned_at DESC LIMIT %s",
+        (limit,),
+    )
+    return tuple(RunSummary(row[0], RunState(row[1]), *row[2:]) for row in cursor.fetchall())
+
+
+def running_run(cursor: Cursor, schema: str) -> str | None:
+    """Return the id of the run in progress into this schema, if there is one."""
+    cursor.execute(
+        "SELECT run_id FROM kg_migration.runs WHERE target_schema = %s AND state = 'running'",
+        (schema,),
+    )
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def latest_done(cursor: Cursor, schema: str) -> str | None:
+    """Return the run whose tables are live in the schema: the last cut over and not reverted."""
+    cursor.execute(
+        "SELECT run_id FROM kg_migration.runs WHERE target_schema = %s AND state = 'done'"
+        " AND reverted_at IS NULL ORDER BY finished_at DESC LIMIT 1",
+        (schema,),
+    )
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def lock_run(cursor: Cursor, run_id: str) -> tuple[RunState, int]:
+    """Lock the run's row until the transaction ends; return its state and epoch.
+
+    Whoever changes a run's state or counts holds this lock. Raises :class:`RunNotFoundError`.
+    """
+    cursor.execute(
+        "SELECT state, epoch FROM kg_migration.runs WHERE run_id = %s FOR UPDATE", (run_id,)
+    )
+    row = cursor.fetchone()
+    if row is None:
+        raise RunNotFoundError(f"there is no run {run_id!r} in this database", "kg runs lists them")
+    return RunState(row[0]), row[1]
+
+
+def end_run(cursor: Cursor, run_id: str, state: RunState, error: str = "", hint: str = "") -> None:
+    """Set a running run's end, and why. The caller holds its lock."""
+    cursor.execute(
+        "UPDATE kg_migration.runs SET state = %s, error = nullif(%s, ''), hint = nullif(%s, ''),"
+        " finished_at = clock_timestamp() WHERE run_id = %s",
+        (state, error, hint, run_id),
+    )
+
+
+def reopen(cursor: Cursor, run_id: str, options: Options) -> None:
+    """Let an ended run go on in a new epoch, with fresh attempts. The caller holds its lock.
+
+    Raises :class:`TargetBusyError` while another run into the same schema is in progress.
+    """
+    try:
+        cursor.execute(
+            "UPDATE kg_migration.runs SET state = 'running', epoch = epoch + 1, options = %s,"
+            " error = NULL, hint = NULL, finished_at = NULL WHERE run_id = %s",
+            (Json(options.to_json()), run_id),
+        )
+    except errors.UniqueViolation:
+        raise TargetBusyError(
+            "another run into the same schema is in progress", *_BUSY_HINT
+        ) from None
+    cursor.execute(
+        "UPDATE kg_migration.steps SET attempts = 0, lease_until = NULL, dispatched_at = NULL,"
+        " started_at = NULL WHERE run_id = %s AND NOT done",
+        (run_id,),
+    )
+
+
+def mark_reverted(cursor: Cursor, run_id: str) -> None:
+    """Note that the run's tables are no longer live. The caller holds its lock."""
+    cursor.execute(
+        "UPDATE kg_migration.runs SET reverted_at = clock_timestamp() WHERE run_id = %s", (run_id,)
+    )
+
+
+_BUSY_HINT = ("kg runs names it; wait for it, kg resume it, or kg cancel it",)

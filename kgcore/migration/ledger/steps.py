@@ -1,0 +1,177 @@
+"""A step's life: claimed in a short transaction, then done and recorded in one with its work."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from kgcore.errors import StepFencedError
+from kgcore.migration.ledger.lease import step_lock_key
+from kgcore.migration.ledger.runs import end_run, lock_run
+from kgcore.migration.model import Outcome, Run, RunState, Stage, Step, StepRef
+
+#: Given the open steps of each stage of each table, says which stages may go.
+Unlock = Callable[[Mapping[tuple[Stage, str], int]], frozenset[tuple[Stage, str]]]
+
+
+def claim(cursor: Cursor, run: Run, step_id: int, worker: str) -> Step | None:
+    """Count an attempt and take the lease; None where there is nothing to do for this worker.
+
+    That is: the step is done, not ready, of another run, or someone works on it at this moment.
+    A step whose attempts are used up fails the run.
+    """
+    if not acquire(cursor, step_id):
+        return None
+    cursor.execute(
+        "UPDATE kg_migration.steps AS step SET attempts = attempts + 1, worker = %(worker)s,"
+        " started_at = clock_timestamp(),"
+        " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
+        " FROM kg_migration.stages AS stage"
+        " WHERE step.step_id = %(step)s AND step.run_id = %(run)s AND NOT step.done"
+        " AND stage.run_id = step.run_id AND stage.stage = step.stage"
+        " AND stage.table_name = step.table_name AND stage.ready"
+        " RETURNING step.position, step.stage, step.table_name, step.index_name, step.lower_id,"
+        " step.upper_id, step.planned_rows, step.weight, step.attempts, step.error",
+        {
+            "worker": worker,
+            "lease": run.options.lease_seconds,
+            "step": step_id,
+            "run": run.run_id,
+        },
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    step = Step(step_id, run.run_id, row[0], Stage(row[1]), *row[2:9])
+    if step.attempts > run.options.max_attempts:
+        fail_exhausted(cursor, run.run_id, step, row[9])
+        return None
+    return step
+
+
+def acquire(cursor: Cursor, step_id: int) -> bool:
+    """Take the step's lock until the transaction ends; False where another worker has it."""
+    cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (step_lock_key(step_id),))
+    (taken,) = cursor.fetchone() or (False,)
+    if not taken:
+        return False
+    cursor.execute("SELECT done FROM kg_migration.steps WHERE step_id = %s", (step_id,))
+    row = cursor.fetchone()
+    return row is not None and not row[0]
+
+
+def close(
+    cursor: Cursor, ref: StepRef, outcome: Outcome, unlock: Unlock, end: RunState | None = None
+) -> tuple[int, ...]:
+    """Record the step as done in the transaction of its work; return the steps it made ready.
+
+    Raises :class:`StepFencedError`, by which the work is rolled back, when the run was cancelled,
+    ended or resumed in the meantime. Holding the run's row makes exactly one last finisher.
+    """
+    cursor.execute(
+        "UPDATE kg_migration.steps SET done = true, finished_at = clock_timestamp(),"
+        " lease_until = NULL, error = NULL, lane = %s, loaded_rows = %s, rejected_rows = %s,"
+        " verified_rows = %s, mismatched_rows = %s, mismatched_ids = %s"
+        " WHERE step_id = %s RETURNING stage, table_name",
+        (
+            outcome.lane,
+            outcome.loaded,
+            outcome.rejected,
+            outcome.verified,
+            outcome.mismatched,
+            list(outcome.mismatched_ids),
+            ref.step_id,
+        ),
+    )
+    group = cursor.fetchone()
+    require_current(cursor, ref)
+    cursor.execute(
+        "UPDATE kg_migration.stages SET open_steps = open_steps - 1"
+        " WHERE run_id = %s AND (stage, table_name) = %s RETURNING open_steps",
+        (ref.run_id, group),
+    )
+    (left,) = cursor.fetchone() or (0,)
+    if end is not None:
+        end_run(cursor, ref.run_id, end)
+    return _advance(cursor, ref.run_id, unlock) if left == 0 else ()
+
+
+def require_current(cursor: Cursor, ref: StepRef) -> None:
+    """Lock the run and raise :class:`StepFencedError` unless it is running in the same epoch."""
+    state, epoch = lock_run(cursor, ref.run_id)
+    if state is not RunState.RUNNING or epoch != ref.epoch:
+        raise StepFencedError(
+            f"run {ref.run_id} is {state} in epoch {epoch}; a writer of epoch {ref.epoch} is late",
+            "nothing to do: its work was rolled back",
+        )
+
+
+def record_failure(cursor: Cursor, run: Run, step: Step, error: str) -> bool:
+    """Note why an attempt failed; return whether the step is to be tried again.
+
+    Otherwise its attempts are used up, and the run has failed.
+    """
+    cursor.execute(
+        "UPDATE kg_migration.steps SET error = %s, lease_until = NULL"
+        " WHERE step_id = %s AND NOT done",
+        (error, step.step_id),
+    )
+    if step.attempts < run.options.max_attempts:
+        return True
+    fail_exhausted(cursor, run.run_id, step, error)
+    return False
+
+
+def fail_exhausted(cursor: Cursor, run_id: str, step: Step, error: str | None) -> None:
+    """End a running run because one of its steps can't be done."""
+    state, _ = lock_run(cursor, run_id)
+    if state is RunState.RUNNING:
+        why = error or "its worker died each time"
+        end_run(
+            cursor,
+            run_id,
+            RunState.FAILED,
+            f"{step} failed {min(step.attempts, 999)} times: {why}",
+            f"mend the cause, then: kg resume {run_id} (or give up: kg cancel {run_id})",
+        )
+
+
+def renew_lease(cursor: Cursor, step_id: int, seconds: float) -> None:
+    """Say that the step's worker lives."""
+    cursor.execute(
+        "UPDATE kg_migration.steps SET lease_until = clock_timestamp()"
+        " + make_interval(secs => %s) WHERE step_id = %s AND NOT done",
+        (seconds, step_id),
+    )
+
+
+def mark_dispatched(cursor: Cursor, step_ids: Sequence[int]) -> None:
+    """Note that messages for these steps are about to be sent."""
+    cursor.execute(
+        "UPDATE kg_migration.steps SET dispatched_at = clock_timestamp() WHERE step_id = ANY(%s)",
+        (list(step_ids),),
+    )
+
+
+def _advance(cursor: Cursor, run_id: str, unlock: Unlock) -> tuple[int, ...]:
+    cursor.execute(
+        "SELECT stage, table_name, open_steps, ready FROM kg_migration.stages WHERE run_id = %s",
+        (run_id,),
+    )
+    rows = cursor.fetchall()
+    free = unlock({(Stage(stage), table): left for stage, table, left, _ in rows})
+    fresh = [
+        (stage, table) for stage, table, _, ready in rows if not ready and (stage, table) in free
+    ]
+    if not fresh:
+        return ()
+    cursor.execute(
+        "UPDATE kg_migration.stages SET ready = true"
+        " WHERE run_id = %s AND (stage, table_name) IN %s",
+        (run_id, tuple(fresh)),
+    )
+    cursor.execute(
+        "SELECT step_id FROM kg_migration.steps WHERE run_id = %s AND (stage, table_name) IN %s"
+        " AND NOT done ORDER BY weight DESC, step_id",
+        (run_id, tuple(fresh)),
+    )
+    return tuple(step_id for (step_id,) in cursor.fetchall())

@@ -1,0 +1,245 @@
+"""What a migration is made of: runs, sources, steps, chunks. Frozen data, no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from kgcore.errors import SettingsError
+from kgcore.model import Column, ForeignKey, Index, Kind, Table
+
+#: Raised when the meaning of a message or of the ledger changes: a worker of another version must
+#: not take part in a run.
+PROTOCOL = 1
+
+MIN_ID = -(2**63)
+
+
+class Stage(StrEnum):
+    """The stages that are made of steps. Their order is known to ``pipeline`` alone."""
+
+    LOAD = "load"
+    INDEX = "index"
+    KEY = "key"
+    VERIFY = "verify"
+    CUTOVER = "cutover"
+
+
+class RunState(StrEnum):
+    """Where a run stands; all but RUNNING are ends, of which some can be resumed."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    MISMATCH = "mismatch"
+    CANCELLED = "cancelled"
+
+
+RESUMABLE = frozenset({RunState.RUNNING, RunState.FAILED, RunState.REJECTED, RunState.MISMATCH})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose for a run; kept in the ledger with it."""
+
+    chunk_rows: int = 50_000
+    if_exists: Literal["fail", "replace"] = "fail"
+    max_rejects: int = 0
+    max_attempts: int = 5
+    lease_seconds: float = 30.0
+    allow_missing: bool = False
+    exclude: tuple[str, ...] = ()
+    most_chunks: int | None = None  # chunks grow beyond chunk_rows rather than be more than this
+
+    def __post_init__(self) -> None:
+        if self.chunk_rows < 1:
+            raise SettingsError(
+                f"--chunk-rows is {self.chunk_rows}; a chunk has at least one row",
+                "leave the option out for the default of 50,000",
+            )
+        if self.max_rejects < 0:
+            raise SettingsError(
+                f"--max-rejects is {self.max_rejects}; it counts rows", "use 0 to allow none"
+            )
+        if self.if_exists not in {"fail", "replace"}:
+            raise SettingsError(
+                f"--if-exists is {self.if_exists!r}", "use 'fail' (the default) or 'replace'"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dict for the ledger."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote; unknown names are left out."""
+        known = {item.name for item in fields(cls)}
+        values = {name: value for name, value in stored.items() if name in known}
+        return cls(**values | {"exclude": tuple(values.get("exclude", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The ids ``lower <= id < upper`` of one table; no ``upper`` means: to the end, 2^63-1 too."""
+
+    table: str
+    lower: int
+    upper: int | None
+    rows: int
+
+    def __post_init__(self) -> None:
+        if self.upper is not None and self.upper <= self.lower:
+            raise ValueError(f"empty chunk: {self.lower} <= id < {self.upper}")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSnapshot:
+    """A private, checkpointed copy of the user's file, identified by its SHA-256."""
+
+    original: Path
+    path: Path
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """A table as it is carried over: the graph's description plus what only this file has.
+
+    ``last_key`` is the highest id the source ever gave out (AUTOINCREMENT never reuses one).
+    ``absent`` columns are not in the file and arrive as NULL.
+    """
+
+    table: Table
+    rows: int
+    last_key: int
+    chunks: tuple[Chunk, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dict for the ledger; the chunks are steps there and stay out."""
+        plain = asdict(self)
+        del plain["chunks"]
+        return plain
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        plain = stored["table"]
+        table = Table(
+            plain["name"],
+            tuple(Column(**c | {"kind": Kind(c["kind"])}) for c in plain["columns"]),
+            tuple(Index(**i | {"columns": tuple(i["columns"])}) for i in plain["indexes"]),
+            tuple(ForeignKey(**k) for k in plain["foreign_keys"]),
+        )
+        return cls(table, stored["rows"], stored["last_key"], absent=tuple(stored["absent"]))
+
+
+@dataclass(frozen=True, slots=True)
+class StepRef:
+    """All that a message says. Everything else is read from the ledger."""
+
+    run_id: str
+    step_id: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the ledger knows it."""
+
+    run_id: str
+    state: RunState
+    epoch: int
+    schema: str
+    staging: str
+    archive: str
+    options: Options
+    source: SourceSnapshot
+    tables: Mapping[str, PlannedTable]
+    protocol: int = PROTOCOL
+    error: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One unit of work: a chunk to load or verify, an index to build, a table's keys, a cutover."""
+
+    step_id: int
+    run_id: str
+    position: int
+    stage: Stage
+    table: str
+    index: str | None
+    lower: int
+    upper: int | None
+    rows: int
+    weight: float
+    attempts: int
+
+    def __str__(self) -> str:
+        """Name the step as messages and logs do."""
+        upper = "end" if self.upper is None else self.upper
+        match self.stage:
+            case Stage.LOAD | Stage.VERIFY:
+                return f"step {self.step_id} ({self.stage} {self.table} [{self.lower}, {upper}))"
+            case Stage.INDEX:
+                return f"step {self.step_id} (index {self.index})"
+            case Stage.KEY:
+                return f"step {self.step_id} (keys of {self.table})"
+            case Stage.CUTOVER:
+                return f"step {self.step_id} (cutover)"
+
+    @property
+    def chunk(self) -> Chunk:
+        """The id range of a load or verify step."""
+        return Chunk(self.table, self.lower, self.upper, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class NewStep:
+    """A step that is planned but not yet in the ledger. ``weight`` is its share of the bar."""
+
+    stage: Stage
+    table: str = ""
+    index: str | None = None
+    lower: int = MIN_ID
+    upper: int | None = None
+    rows: int = 0
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one row can't be stored: the column at fault (or None), a reason, an SQLSTATE."""
+
+    row_id: int
+    column: str | None
+    reason: str
+    sqlstate: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A source row whole: for each column its storage class and its original bytes."""
+
+    row_id: int
+    columns: tuple[str, ...]
+    storage: tuple[str, ...]
+    values: tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step did. ``loaded`` is a change: a row taken out of staging again counts as -1."""
+
+    loaded: int = 0
+    rejected: int = 0
+    verified: int = 0
+    mismatched: int = 0
+    mismatched_ids: tuple[int, ...] = ()
+    lane: str | None = None
+    note: str | None = field(default=None)

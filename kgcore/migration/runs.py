@@ -1,0 +1,263 @@
+"""Runs as a whole: start, sweep, resume, cancel, revert. Work happens in ``pipeline``."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from kgcore.backends import ConnectionPool
+from kgcore.errors import RunError, TargetBusyError, TargetError
+from kgcore.migration import ledger
+from kgcore.migration.model import (
+    PROTOCOL,
+    RESUMABLE,
+    Options,
+    PlannedTable,
+    Run,
+    RunState,
+    SourceSnapshot,
+    StepRef,
+)
+from kgcore.migration.pipeline import planned_steps, unlocked
+from kgcore.migration.stages import cutover, extract, finish, freeze, plan
+from kgcore.schema import TABLES
+
+MINIMUM_SERVER = 140_000
+
+#: Called with a stage's name, what is done and what there is in all (pages, for freeze).
+Watch = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A frozen and planned source, before anything is written to the target."""
+
+    source: SourceSnapshot
+    tables: tuple[PlannedTable, ...]
+    seconds: dict[str, float]
+
+
+def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None = None) -> Prepared:
+    """Freeze and plan. Touches nothing but ``data_dir``. Raises :class:`SourceError`."""
+    began = time.monotonic()
+    snapshot = freeze.freeze(
+        source, data_dir / "sources", None if watch is None else partial(watch, "freeze")
+    )
+    frozen = time.monotonic()
+    connection = extract.open_snapshot(snapshot.path)
+    try:
+        tables = plan.plan(connection, snapshot.bytes, options)
+    except BaseException:
+        snapshot.path.unlink(missing_ok=True)
+        raise
+    finally:
+        connection.close()
+    seconds = {"freeze": frozen - began, "plan": time.monotonic() - frozen}
+    return Prepared(snapshot, tables, seconds)
+
+
+def check_target(pool: ConnectionPool, options: Options) -> str:
+    """Return the schema the tables will live in, after checking that they can.
+
+    Changes nothing. Raises :class:`TargetError` with the command that mends it: too old a server, a
+    read-only one, missing rights, tables in the way; :class:`TargetBusyError` for another run in
+    progress.
+    """
+    graph = tuple(PlannedTable(table, 0, 0) for table in TABLES)
+    with ledger.transaction(pool) as cursor:
+        schema = _check_server(cursor)
+        cutover.require_replaceable(cursor, schema, graph, options.if_exists)
+    return schema
+
+
+def start(pool: ConnectionPool, prepared: Prepared, options: Options) -> Run:
+    """Write the run into the ledger and create its staging tables, in one transaction."""
+    with ledger.transaction(pool) as cursor:
+        schema = _check_server(cursor)
+        cutover.require_replaceable(cursor, schema, prepared.tables, options.if_exists)
+        ledger.install(cursor)
+        run = _new_run(schema, prepared, options)
+        steps = planned_steps(prepared.tables)
+        counts = dict.fromkeys(((s.stage, s.table) for s in steps), 0)
+        for step in steps:
+            counts[step.stage, step.table] += 1
+        ready = unlocked(run.tables, counts)
+        ledger.create_run(cursor, run, steps, ready, prepared.seconds)
+        finish.create_staging(cursor, run.staging, [t.table for t in prepared.tables])
+    return run
+
+
+def ready(pool: ConnectionPool, run: Run) -> tuple[StepRef, ...]:
+    """Return the steps that can be done now, and note that they are being sent."""
+    with ledger.transaction(pool) as cursor:
+        step_ids = ledger.ready_steps(cursor, run.run_id)
+        ledger.mark_dispatched(cursor, step_ids)
+    return _refs(run, step_ids)
+
+
+def sweep(
+    pool: ConnectionPool, run_id: str, *, queue_is_empty: bool, grace_seconds: float = 5.0
+) -> tuple[StepRef, ...]:
+    """Free what hangs and return the steps to send again.
+
+    Backends whose lease ran out are terminated. A step whose worker is gone is sent again at once;
+    one that was sent and never claimed, only if the broker's queue is empty, because there it may
+    just be waiting its turn.
+    """
+    with ledger.transaction(pool) as cursor:
+        run = ledger.read_run(cursor, run_id)
+        if run.state is not RunState.RUNNING:
+            return ()
+        ledger.terminate_holders(cursor, run_id, expired_only=True)
+        stale = ledger.stale_steps(cursor, run_id, grace_seconds)
+        step_ids = stale.lost + (stale.idle if queue_is_empty else ())
+        ledger.mark_dispatched(cursor, step_ids)
+    return _refs(run, step_ids)
+
+
+def resume(pool: ConnectionPool, run_id: str, *, max_rejects: int | None = None) -> Run:
+    """Let a run go on, in a new epoch if it had ended short of done; return it.
+
+    A running run is returned as it is. Raises :class:`RunError` for one that is done or cancelled.
+    """
+    with ledger.transaction(pool) as cursor:
+        state, _ = ledger.lock_run(cursor, run_id)
+        run = ledger.read_run(cursor, run_id)
+        if state not in RESUMABLE:
+            raise RunError(f"run {run_id} is {state}", "start a new one: kg migrate SOURCE")
+        if state is RunState.MISMATCH:
+            raise RunError(
+                f"run {run_id} found rows that differ from their source",
+                f"kg report {run_id} names them; give it up with kg cancel {run_id}",
+            )
+        options = run.options
+        if max_rejects is not None:
+            options = replace(options, max_rejects=max_rejects)
+        if state is not RunState.RUNNING:
+            ledger.reopen(cursor, run_id, options)
+        return ledger.read_run(cursor, run_id)
+
+
+def cancel(pool: ConnectionPool, run_id: str) -> RunState:
+    """End a run for good: its writers are stopped, staging is dropped, live tables stay.
+
+    Returns the state it had. Raises :class:`RunError` if it is done, or already cancelled.
+    """
+    with ledger.transaction(pool) as cursor:
+        state, _ = ledger.lock_run(cursor, run_id)
+        run = ledger.read_run(cursor, run_id)
+        if state is RunState.DONE:
+            raise RunError(f"run {run_id} is done", f"to undo it: kg revert {run_id}")
+        ledger.end_run(cursor, run_id, RunState.CANCELLED, "cancelled")
+    # From here on no writer can commit. Those at work hold locks that the drop would wait for.
+    with ledger.transaction(pool) as cursor:
+        ledger.terminate_holders(cursor, run_id, expired_only=False)
+    with ledger.transaction(pool) as cursor:
+        finish.drop_staging(cursor, run.staging)
+    release_source(run)
+    return state
+
+
+def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:
+    """Undo a cutover: the old tables are live again.
+
+    Returns their names, and the schema in which the migrated tables are kept, with all that was
+    written to them since. Raises :class:`RunError` unless the run's tables are the live ones.
+    """
+    with ledger.transaction(pool) as cursor:
+        state, _ = ledger.lock_run(cursor, run_id)
+        run = ledger.read_run(cursor, run_id)
+        if state is not RunState.DONE:
+            raise RunError(f"run {run_id} is {state}", "only a run that is done can be reverted")
+        live = ledger.latest_done(cursor, run.schema)
+        if live != run_id:
+            mend = f"revert the later one first: kg revert {live}" if live else "nothing to do"
+            raise RunError(f"the tables of run {run_id} are not the live ones", mend)
+        tables = tuple(run.tables.values())
+        aside = f"kg_reverted_{run.run_id.replace('-', '_')}"
+        back = cutover.revert(cursor, run.schema, run.archive, aside, tables)
+        ledger.mark_reverted(cursor, run_id)
+    return back, aside
+
+
+def release_source(run: Run) -> None:
+    """Delete the source snapshot, which only this run's steps read; missing is fine."""
+    run.source.path.unlink(missing_ok=True)
+
+
+def _refs(run: Run, step_ids: tuple[int, ...]) -> tuple[StepRef, ...]:
+    return tuple(StepRef(run.run_id, step_id, run.epoch) for step_id in step_ids)
+
+
+def _new_run(schema: str, prepared: Prepared, options: Options) -> Run:
+    # The time is for people to read; the random part makes it unique.
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    suffix = run_id.replace("-", "_")
+    return Run(
+        run_id=run_id,
+        state=RunState.RUNNING,
+        epoch=1,
+        schema=schema,
+        staging=f"kg_staging_{suffix}",
+        archive=f"kg_before_{suffix}",
+        options=options,
+        source=prepared.source,
+        tables={item.table.name: item for item in prepared.tables},
+        protocol=PROTOCOL,
+    )
+
+
+def _check_server(cursor: Cursor) -> str:
+    cursor.execute(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"
+        " pg_is_in_recovery(), current_setting('transaction_read_only')::bool,"
+        " current_schema(), current_user, current_database(),"
+        " has_database_privilege(current_database(), 'CREATE'),"
+        " has_database_privilege(current_database(), 'TEMP'),"
+        " has_schema_privilege(current_schema(), 'CREATE')"
+    )
+    row = cursor.fetchone()
+    if row is None:
+        raise TargetError("the server gave no answer", "check what stands at PG_HOST:PG_PORT")
+    number, version, standby, read_only, schema, user, database, create, temp, in_schema = row
+    if number < MINIMUM_SERVER:
+        raise TargetError(f"the server is PostgreSQL {version}", "use version 14 or later")
+    if standby:
+        raise TargetError("the server is a standby", "set PG_HOST to the primary")
+    if read_only:
+        raise TargetError(
+            "transactions are read-only there",
+            f'ALTER ROLE "{user}" SET default_transaction_read_only = off',
+        )
+    if schema is None:
+        raise TargetError("no schema of the search_path exists", "CREATE SCHEMA public")
+    if not create or not temp:
+        raise TargetError(
+            f"role {user} may not create schemas or temporary tables in database {database}",
+            f'GRANT CREATE, TEMPORARY ON DATABASE "{database}" TO "{user}"',
+        )
+    if not in_schema:
+        raise TargetError(
+            f"role {user} may not create tables in schema {schema}",
+            f'GRANT CREATE, USAGE ON SCHEMA "{schema}" TO "{user}"',
+        )
+    if ledger.is_installed(cursor):
+        running = ledger.running_run(cursor, schema)
+        if running is not None:
+            raise TargetBusyError(
+                f"run {running} into schema {schema} is in progress",
+                f"follow it: kg progress {running} --follow; or kg resume {running}; or give it"
+                f" up: kg cancel {running}",
+            )
+    return str(schema)
+
+
+def has_ended(pool: ConnectionPool, run_id: str) -> bool:
+    """Whether the run is in one of its ends."""
+    with ledger.transaction(pool) as cursor:
+        return ledger.read_run(cursor, run_id).state is not RunState.RUNNING

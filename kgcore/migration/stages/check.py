@@ -1,0 +1,304 @@
+"""Check: the careful lane's encoder. Every value is held against its column, or the row refused.
+
+Rows become PostgreSQL's text COPY. Work goes column by column: most columns are cleared as a whole
+by a test that runs in C, and only a column with something odd in it is looked at value by value.
+
+What is stored is exact, or it is refused: no rounding, no truncation, no replacement.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kgcore.migration.model import Refusal
+from kgcore.model import Column, Kind, Table
+
+Row = tuple[Any, ...]
+
+_NULL = "\\N"
+_ESCAPES = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+_SPECIAL = re.compile(r"[\\\t\n\r\0]")
+# The form nearly all timestamps have; the server still refuses a 31st of February.
+_PLAIN_INSTANT = re.compile(
+    r"(?!0000)\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z", re.ASCII
+)
+_INSTANT = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[T ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d(?::?\d\d)?)?)?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a value does not fit its column."""
+
+    reason: str
+    sqlstate: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRows:
+    """Lines of text COPY with the ids they came from, and the rows that were refused."""
+
+    ids: tuple[int, ...]
+    lines: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def check(table: Table, rows: Sequence[Row], *, json_too: bool = True) -> CheckedRows:
+    """Encode rows (columns in the table's order, id first) and say which can't be stored.
+
+    With ``json_too=False`` JSON is left to the server to judge, which is much faster; a caller then
+    has to come back with the default where the server refuses.
+    """
+    if not rows:
+        return CheckedRows((), (), ())
+    values = list(zip(*rows, strict=True))
+    encoded = [
+        _encode_column(column, cells, json_too=json_too)
+        for column, cells in zip(table.columns, values, strict=True)
+    ]
+    refused: dict[int, Refusal] = {}
+    for column, cells in zip(table.columns, encoded, strict=True):
+        if Refused in set(map(type, cells)):
+            for position, cell in enumerate(cells):
+                if isinstance(cell, Refused) and position not in refused:
+                    refused[position] = Refusal(
+                        rows[position][0], column.name, cell.reason, cell.sqlstate
+                    )
+    if not refused:
+        return CheckedRows(values[0], tuple(map("\t".join, zip(*encoded, strict=True))), ())
+    kept = [position for position in range(len(rows)) if position not in refused]
+    return CheckedRows(
+        tuple(rows[position][0] for position in kept),
+        tuple("\t".join(str(cells[position]) for cells in encoded) for position in kept),
+        tuple(refused[position] for position in sorted(refused)),
+    )
+
+
+def _encode_column(column: Column, cells: Sequence[Any], *, json_too: bool) -> Sequence[Any]:
+    """Return for each cell its text, or a :class:`Refused`."""
+    whole: Sequence[str | Refused] | None = None
+    if json_too is False or column.kind is not Kind.JSON:
+        whole = _WHOLE[column.kind](cells)
+    if whole is None:
+        one = _ONE[column.kind] if json_too or column.kind is not Kind.JSON else _text
+        whole = [_NULL if cell is None else one(cell) for cell in cells]
+    if not column.nullable and None in cells:
+        missing = Refused("NULL in a column that must have a value", "23502")
+        whole = [missing if cell is None else text for cell, text in zip(cells, whole, strict=True)]
+    return whole
+
+
+# Whole columns: the answer is None where the column has to be looked at value by value.
+
+
+def _whole_integers(cells: Sequence[Any]) -> list[str] | None:
+    types = set(map(type, cells))
+    if types == {int}:
+        return list(map(str, cells))
+    if types <= {int, type(None)}:
+        return [_NULL if cell is None else str(cell) for cell in cells]
+    return None
+
+
+def _whole_reals(cells: Sequence[Any]) -> list[str] | None:
+    if set(map(type, cells)) <= {float, type(None)}:
+        return [_NULL if cell is None else repr(cell) for cell in cells]
+    return None
+
+
+def _whole_texts(cells: Sequence[Any]) -> list[str] | None:
+    types = set(map(type, cells))
+    if types == {str}:
+        return list(cells) if _SPECIAL.search("".join(cells)) is None else None
+    if types <= {str, type(None)} and _SPECIAL.search("".join(filter(None, cells))) is None:
+        return [_NULL if cell is None else cell for cell in cells]
+    return None
+
+
+def _whole_instants(cells: Sequence[Any]) -> list[str] | None:
+    if set(map(type, cells)) == {str} and all(map(_PLAIN_INSTANT.fullmatch, cells)):
+        return list(cells)
+    return None
+
+
+def _never(_cells: Sequence[Any]) -> list[str] | None:
+    return None
+
+
+# Single values; NULL never comes here.
+
+
+def _integer(value: Any) -> str | Refused:
+    match value:
+        case int():
+            return str(value)
+        case float() if value.is_integer() and -(2.0**63) <= value < 2.0**63:
+            return str(int(value))
+        case float():
+            return Refused("a REAL that is no 64-bit integer in an integer column", "22003")
+        case str() if _is_canonical(value, int) and -(2**63) <= int(value) < 2**63:
+            return value
+    return _misplaced(value, "an integer")
+
+
+def _real(value: Any) -> str | Refused:
+    match value:
+        case float():
+            return repr(value)  # inf and -inf included: PostgreSQL holds them too.
+        case int() if abs(value) <= 2**53 or int(float(value)) == value:
+            return repr(float(value))
+        case int():
+            return Refused("an integer that double precision can't hold exactly", "22003")
+        case str() if _is_canonical(value, float):
+            return value
+    return _misplaced(value, "a real")
+
+
+def _text(value: Any) -> str | Refused:
+    match value:
+        case str() if "\0" in value:
+            return Refused("text with a NUL character (U+0000)", "22021")
+        case str():
+            return value.translate(_ESCAPES)
+        case int():
+            return str(value)
+    return _misplaced(value, "a text")
+
+
+def _blob(value: Any) -> str | Refused:
+    match value:
+        case bytes() if type(value) is bytes:
+            return "\\\\x" + value.hex()
+        case str() | bytes():
+            return Refused("text in a BLOB column", "42804")
+    return _misplaced(value, "a BLOB")
+
+
+def _json(value: Any) -> str | Refused:
+    match value:
+        case str():
+            return _json_fault(value) or value.translate(_ESCAPES)
+        case int():
+            return str(value)
+    return _misplaced(value, "JSON text")
+
+
+def _instant(value: Any) -> str | Refused:
+    """Return the instant in UTC. Epoch numbers, julian days and words such as 'now' are refused."""
+    if not isinstance(value, str):
+        return _misplaced(value, "an ISO 8601 timestamp")
+    found = _INSTANT.fullmatch(value)
+    if found is None:
+        return Refused("not an ISO 8601 timestamp", "22007")
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    digits = (fraction or "").ljust(6, "0")
+    if digits[6:].strip("0"):
+        return Refused("finer than a microsecond", "22008")
+    try:
+        instant = datetime(
+            int(year),
+            int(month),
+            int(day),
+            int(hour or 0),
+            int(minute or 0),
+            int(second or 0),
+            int(digits[:6]),
+            UTC,
+        ) - _offset(zone)
+    except (ValueError, OverflowError):
+        return Refused("no such date or time (years 0001 to 9999, no 24:00, no second 60)", "22008")
+    return instant.isoformat()
+
+
+def _offset(zone: str | None) -> timedelta:
+    if zone is None or zone == "Z":
+        return timedelta()
+    hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0
+    if hours > 23 or minutes > 59:
+        raise ValueError(zone)
+    distance = timedelta(hours=hours, minutes=minutes)
+    return -distance if zone[0] == "-" else distance
+
+
+def _misplaced(value: Any, wanted: str) -> Refused:
+    if isinstance(value, bytes) and type(value) is not bytes:
+        return Refused("text that is not valid UTF-8", "22021")
+    found = {int: "an INTEGER", float: "a REAL", str: "TEXT", bytes: "a BLOB"}[type(value)]
+    return Refused(f"{found} where {wanted} belongs", "42804")
+
+
+def _is_canonical(value: str, number: Callable[[str], object]) -> bool:
+    """Whether turning the text into a number and back gives the same text: nothing is lost."""
+    try:
+        return len(value) < 400 and str(number(value)) == value
+    except ValueError:
+        return False
+
+
+def _json_fault(text: str) -> Refused | None:
+    """Return why PostgreSQL's JSONB would refuse this text, or None.
+
+    Python's parser takes NaN, Infinity, lone surrogates and ``\\u0000``; JSONB takes none of them.
+    """
+    try:
+        # Numbers stay text: Python would refuse integers of more than 4,300 digits.
+        parsed = json.loads(text, parse_constant=_no_constant, parse_int=str, parse_float=str)
+    except _ConstantError as error:
+        return Refused(f"JSON with {error}, which JSONB does not have", "22P02")
+    except RecursionError:
+        return None  # Deeper than Python reads; the server has its own limit and decides.
+    except ValueError as error:
+        return Refused(f"not valid JSON: {error}", "22P02")
+    if "\\u" in text:
+        return _string_fault(parsed)
+    return None
+
+
+def _string_fault(parsed: Any) -> Refused | None:
+    waiting = [parsed]
+    while waiting:
+        match waiting.pop():
+            case str(text) if "\0" in text:
+                return Refused("JSON with \\u0000, which JSONB can't hold", "22P05")
+            case str(text) if any("\ud800" <= character <= "\udfff" for character in text):
+                return Refused("JSON with a lone surrogate", "22P02")
+            case dict(items):
+                waiting += items.keys()
+                waiting += items.values()
+            case list(items):
+                waiting += items
+    return None
+
+
+class _ConstantError(Exception):
+    """JSON text holds NaN or an Infinity."""
+
+
+def _no_constant(name: str) -> None:
+    raise _ConstantError(name)
+
+
+_WHOLE: dict[Kind, Callable[[Sequence[Any]], list[str] | None]] = {
+    Kind.KEY: _whole_integers,
+    Kind.INTEGER: _whole_integers,
+    Kind.REAL: _whole_reals,
+    Kind.TEXT: _whole_texts,
+    Kind.BLOB: _never,
+    Kind.JSON: _whole_texts,
+    Kind.TIMESTAMP: _whole_instants,
+}
+_ONE: dict[Kind, Callable[[Any], str | Refused]] = {
+    Kind.KEY: _integer,
+    Kind.INTEGER: _integer,
+    Kind.REAL: _real,
+    Kind.TEXT: _text,
+    Kind.BLOB: _blob,
+    Kind.JSON: _json,
+    Kind.TIMESTAMP: _instant,
+}

@@ -1,0 +1,178 @@
+"""Cutover: one short transaction moves the live tables aside and the new ones in; revert undoes it.
+
+Readers see the old state before it and the new one after it. Owners and grants of the old tables
+go over to the new ones. The old tables are kept in a schema of their own.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Literal as OneOf
+
+from psycopg2 import errors
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from psycopg2.sql import SQL, Identifier
+
+from kgcore.errors import RunError, TargetBusyError, TargetError
+from kgcore.migration.model import PlannedTable, Run
+from kgcore.schema import catalog
+from kgcore.schema.postgres import reported_type
+
+# A reader that waits behind our waiting lock waits too, so each try is short; together they last
+# about a minute.
+_LOCK_TIMEOUT_MS = 1_000
+_TRIES = 30
+_PAUSE_SECONDS = (0.3, 1.7)
+
+
+def require_replaceable(
+    cursor: Cursor, schema: str, tables: Sequence[PlannedTable], if_exists: OneOf["fail", "replace"]
+) -> None:
+    """Raise :class:`TargetError` unless the live tables may be moved aside.
+
+    With ``fail`` they may exist, empty and in the graph's shape (``init_schema()`` was called).
+    Nothing else may hang on them: a view or a foreign key would follow the old table.
+    """
+    planned = {item.table.name: item.table for item in tables}
+    found = catalog.live_tables(cursor, schema, tuple(planned))
+    if if_exists == "fail":
+        filled = [table.name for table in found if table.has_rows]
+        if filled:
+            raise TargetError(
+                f"the target has rows in {schema}.{', '.join(filled)}",
+                "--if-exists replace moves the old tables aside (kg revert brings them back),"
+                f" or empty them: TRUNCATE {', '.join(sorted(t.name for t in found))} CASCADE",
+            )
+        for table in found:
+            known = {column.name: reported_type(column) for column in planned[table.name].columns}
+            if any(known.get(name) != kind for name, kind in table.columns):
+                raise TargetError(
+                    f"{schema}.{table.name} exists, empty, but in another shape than the graph's",
+                    f"drop it if it is not needed: DROP TABLE {schema}.{table.name} CASCADE, or"
+                    " move it aside with --if-exists replace",
+                )
+    hanging = catalog.dependents(cursor, schema, tuple(planned))
+    if hanging:
+        raise TargetError(
+            f"{'; '.join(hanging)}: they would go on using the old tables",
+            "drop them before the migration and create them again after it",
+        )
+
+
+def cut_over(cursor: Cursor, run: Run) -> None:
+    """Move live tables to the archive and staged ones into place, in the caller's transaction.
+
+    Raises :class:`TargetBusyError` where others hold the live tables for about a minute;
+    :class:`TargetError` where they got rows since the run began and ``if_exists`` is ``fail``.
+    """
+    schema, staging, archive = run.schema, run.staging, run.archive
+    tables = tuple(run.tables.values())
+    names = [item.table.name for item in tables]
+    old = _locked(cursor, schema, names)
+    require_replaceable(cursor, schema, tables, run.options.if_exists)
+    if old:
+        cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(archive)))
+    for name in old:
+        catalog.carry_over_rights(cursor, (schema, name), (staging, name))
+    for name in old:
+        _move(cursor, schema, name, archive)
+    for name in names:
+        _move(cursor, staging, name, schema)
+    cursor.execute(SQL("DROP SCHEMA {}").format(Identifier(staging)))
+    for item in tables:
+        _require_fresh_ids(cursor, schema, item)
+
+
+def revert(
+    cursor: Cursor, schema: str, archive: str, aside: str, tables: Sequence[PlannedTable]
+) -> tuple[str, ...]:
+    """Bring the old tables back; the new ones go to the schema ``aside``. Returns their names.
+
+    Raises :class:`TargetBusyError` as :func:`cut_over`, :class:`RunError` where the tables of the
+    run are no longer there.
+    """
+    names = [item.table.name for item in tables]
+    present = _locked(cursor, schema, names)
+    if present != sorted(names):
+        missing = ", ".join(sorted(set(names) - set(present)))
+        raise RunError(
+            f"{schema} no longer has {missing}", "someone dropped or moved it; nothing was changed"
+        )
+    hanging = catalog.dependents(cursor, schema, names)
+    if hanging:
+        raise RunError(
+            f"{'; '.join(hanging)}: they would go on using the migrated tables",
+            "drop them first and create them again afterwards",
+        )
+    cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(aside)))
+    for name in names:
+        _move(cursor, schema, name, aside)
+    cursor.execute(
+        "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind = 'r' ORDER BY 1",
+        (archive,),
+    )
+    back = tuple(name for (name,) in cursor.fetchall())
+    for name in back:
+        _move(cursor, archive, name, schema)
+    cursor.execute(SQL("DROP SCHEMA IF EXISTS {}").format(Identifier(archive)))
+    return back
+
+
+def _locked(cursor: Cursor, schema: str, names: Sequence[str]) -> list[str]:
+    """Lock those of the tables that exist, all or none; try for about a minute."""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 (jitter, no secret)
+        cursor.execute("SAVEPOINT kg_lock")
+        cursor.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind = 'r' ORDER BY 1",
+            (schema, list(names)),
+        )
+        present = [name for (name,) in cursor.fetchall()]
+        if not present:
+            return []
+        try:
+            cursor.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
+            cursor.execute(
+                SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(
+                    SQL(", ").join(Identifier(schema, name) for name in present)
+                )
+            )
+        except errors.LockNotAvailable:
+            cursor.execute("ROLLBACK TO SAVEPOINT kg_lock")
+        else:
+            return present
+    raise TargetBusyError(
+        f"others held a table of {schema} ({', '.join(present)}) through {_TRIES} tries:"
+        f" {catalog.lock_holders(cursor, schema, present)}",
+        "end those transactions and resume the run; nothing was changed",
+    )
+
+
+def _move(cursor: Cursor, schema: str, name: str, to: str) -> None:
+    """Indexes, constraints and the identity sequence go along."""
+    cursor.execute(
+        SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(schema, name), Identifier(to))
+    )
+
+
+def _require_fresh_ids(cursor: Cursor, schema: str, planned: PlannedTable) -> None:
+    """Postcondition: the sequence's next value is above every id, unless ids are used up."""
+    name = planned.table.name
+    sequence = catalog.owned_sequence(cursor, (schema, name))
+    if sequence is None:
+        raise TargetError(f"{schema}.{name} came without its sequence", "report this as a bug")
+    cursor.execute(
+        SQL(
+            "SELECT s.last_value >= m.id AND (s.is_called OR s.last_value > m.id) FROM {} AS s,"
+            " (SELECT coalesce(max({}), 0) AS id FROM {}) AS m"
+        ).format(sequence, Identifier(planned.table.key.name), Identifier(schema, name))
+    )
+    (fresh,) = cursor.fetchone() or (False,)
+    if not fresh:
+        raise TargetError(
+            f"the next insert into {schema}.{name} would get an id that is taken",
+            "report this as a bug; the live tables were left as they were",
+        )

@@ -1,0 +1,70 @@
+"""Encode, fast lane: an Arrow batch becomes PostgreSQL's binary COPY.
+
+A batch is encoded only if each column was read as exactly the type its description expects.
+Anything else (a REAL among integers, a BLOB among text, a timestamp Arrow can't read to the
+microsecond) is :class:`UnsuitedError`, and the careful lane looks at it value by value.
+"""
+
+import pgpq
+import pyarrow as pa
+import pyarrow.compute as pc
+from pgpq import encoders, schema
+
+from kgcore.model import Column, Kind, Table
+from kgcore.schema.arrow import arrow_field, arrow_schema, read_type
+
+_UTC = pa.timestamp("us", "UTC")
+_NAIVE = pa.timestamp("us")
+# Years 0001 to 9999. Arrow reads "0000-01-01" as well; what that means is for the careful lane.
+_FIRST = pa.scalar(-62_135_596_800_000_000, pa.int64())
+_LAST = pa.scalar(253_402_300_799_999_999, pa.int64())
+
+
+class UnsuitedError(Exception):
+    """The batch is not what the fast lane was made for. Not an error: a reason to look closer."""
+
+
+def encode(table: Table, batch: pa.RecordBatch) -> bytes:
+    """Return the batch as one complete binary COPY stream. Raises :class:`UnsuitedError`."""
+    columns = [
+        _cast(column, batch.column(position)) for position, column in enumerate(table.columns)
+    ]
+    cast = pa.RecordBatch.from_arrays(columns, schema=arrow_schema(table))
+    encoder = pgpq.ArrowToPostgresBinaryEncoder.new_with_encoders(
+        cast.schema, {column.name: _encoder(column) for column in table.columns}
+    )
+    return b"".join((encoder.write_header(), encoder.write_batch(cast), encoder.finish()))
+
+
+def _encoder(column: Column) -> object:
+    field = arrow_field(column)
+    if column.kind is Kind.JSON:
+        return encoders.StringEncoderBuilder.new_with_output(field, schema.Jsonb())
+    return pgpq.ArrowToPostgresBinaryEncoder.infer_encoder(field)
+
+
+def _cast(column: Column, values: pa.Array) -> pa.Array:
+    expected = read_type(column)
+    if values.null_count == len(values):
+        # ADBC types a column without values as int64.
+        return pa.nulls(len(values), arrow_field(column).type)
+    if values.type != expected:
+        raise UnsuitedError(f"{column.name} holds {values.type} where {expected} belongs")
+    if column.kind is not Kind.TIMESTAMP:
+        return values
+    try:
+        instants = pc.cast(values, _UTC)
+    except pa.ArrowInvalid:
+        instants = _naive(column, values)
+    micros = instants.cast(pa.int64())
+    if pc.min(micros).as_py() < _FIRST.as_py() or pc.max(micros).as_py() > _LAST.as_py():
+        raise UnsuitedError(f"{column.name} holds a year outside 0001 to 9999")
+    return instants
+
+
+def _naive(column: Column, values: pa.Array) -> pa.Array:
+    """A timestamp without a zone means UTC."""
+    try:
+        return pc.assume_timezone(pc.cast(values, _NAIVE), "UTC")
+    except pa.ArrowInvalid as error:
+        raise UnsuitedError(f"{column.name}: {error}") from None

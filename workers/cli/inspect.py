@@ -1,0 +1,152 @@
+"""``kg progress``, ``runs``, ``report``, ``rejects``: what only looks."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from kgcore.config import load_settings
+from kgcore.migration import ledger
+from kgcore.migration.reports import read_report
+from workers.cli.bars import Bars
+from workers.cli.context import target
+from workers.cli.migrate import Json, RunId
+from workers.cli.output import STATE, notice, out, print_json, show_report, show_table
+from workers.progress import Channel, Progress
+
+_FOLLOW_SECONDS = 0.5
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(progress)
+    app.command(name="runs")(list_runs)
+    app.command()(report)
+    app.command()(rejects)
+
+
+def progress(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="The run; the latest by default.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the run has ended.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show how far a run is. Asks Redis alone, so it costs the target nothing.
+
+    With --follow --json, one object a line, a line each time something changed.
+    """
+    STATE.json = json
+    channel = Channel(load_settings().redis_url())
+    try:
+        if not follow:
+            now = channel.read(run)
+            print_json(now.to_json()) if json else _show(now)
+            return
+        _follow(channel, channel.read(run), json=json)
+    finally:
+        channel.close()
+
+
+def list_runs(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20, json: Json = False
+) -> None:
+    """List the runs of this target, newest first."""
+    STATE.json = json
+    with target() as backend, ledger.transaction(backend.pool) as cursor:
+        found = ledger.list_runs(cursor, limit) if ledger.is_installed(cursor) else ()
+    rows = [
+        {
+            "run_id": item.run_id,
+            "state": str(item.state),
+            "source": item.source,
+            "rows": item.rows,
+            "began_at": item.began_at.isoformat(),
+            "finished_at": item.finished_at and item.finished_at.isoformat(),
+            "reverted_at": item.reverted_at and item.reverted_at.isoformat(),
+            "error": item.error,
+        }
+        for item in found
+    ]
+    if json:
+        print_json(rows)
+    elif rows:
+        titles = {"run_id": "run", "state": "state", "rows": "rows", "began_at": "began"}
+        show_table(titles | {"source": "source", "reverted_at": "reverted", "error": "error"}, rows)
+    else:
+        out.print("no runs yet: kg migrate SOURCE")
+
+
+def report(run: RunId, json: Json = False) -> None:
+    """Show what a run did, table by table, and where its time went."""
+    STATE.json = json
+    with target() as backend:
+        found = read_report(backend.pool, run)
+    print_json(found.to_json()) if json else show_report(found)
+
+
+def rejects(
+    run: RunId,
+    table: Annotated[str | None, typer.Option(help="Only this table's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    json: Json = False,
+) -> None:
+    """List the rows that the target can't hold, with the reason and the row as it was.
+
+    With --json, one object a line.
+    """
+    STATE.json = json
+    with target() as backend, ledger.transaction(backend.pool) as cursor:
+        ledger.read_run(cursor, run)
+        found = ledger.list_rejects(cursor, run, table, limit)
+    if json:
+        for reject in found:
+            print_json(reject.to_json())
+        return
+    rows = [
+        {
+            "table": reject.table,
+            "id": reject.row_id,
+            "column": reject.column,
+            "reason": reject.reason,
+            "sqlstate": reject.sqlstate,
+        }
+        for reject in found
+    ]
+    if rows:
+        show_table({name: name for name in rows[0]}, rows)
+    else:
+        out.print("no rejects")
+
+
+def _follow(channel: Channel, now: Progress, *, json: bool) -> None:
+    run_id, shown = now.run_id, -1.0
+    with Bars(quiet=json) as bars:
+        while True:
+            if not json:
+                bars.progress(now)
+            elif now.updated_at != shown:
+                shown = now.updated_at
+                print_json(now.to_json())
+            if now.has_ended:
+                break
+            time.sleep(_FOLLOW_SECONDS)
+            now = channel.read(run_id)
+    if not json:
+        _show(now)
+
+
+def _show(now: Progress) -> None:
+    out.print(f"run {now.run_id}: {now.state}, {now.percent:.0f} % ({now.stage})")
+    for name, (done, total) in now.tables.items():
+        out.print(f"  {name}: {done:,} of {total:,} rows")
+    if not now.has_ended:
+        left = "?" if now.eta_seconds is None else f"{now.eta_seconds:.0f}"
+        out.print(f"  {now.rows_per_second:,.0f} rows/s, about {left} s left")
+    for name, (rows, steps, seen) in now.workers.items():
+        ago = max(now.asked_at - seen, 0)
+        out.print(f"  worker {name}: {rows:,} rows, {steps} steps, last seen {ago:.0f} s ago")
+    for error in now.errors:
+        notice(f"error: {error}")

@@ -1,0 +1,84 @@
+"""Put the commands together; turn errors into two lines and an exit code."""
+
+import json
+import logging
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from kgcore.errors import KGError
+from workers.cli import demo, doctor, embedded, inspect, migrate, sample, worker
+from workers.cli.output import STATE, complain
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="kg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Takes a SQLite knowledge graph to PostgreSQL through Celery workers: exactly once, every"
+        " row verified, all-or-nothing cutover.\n\n"
+        "The target is set by PG_HOST, PG_PORT, PG_DATABASE, PG_USER, PG_PASSWORD (or libpq's own"
+        " PGHOST …), the broker by KG_REDIS_URL, both also in .env.\n\n"
+        "Exit codes: 0 done; 1 failed, live tables untouched; 2 usage or settings; 3 more rejects"
+        " than allowed, resumable; 4 verification mismatch, not cut over; 130 interrupted."
+    ),
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and the log of what happens.")
+    ] = False,
+) -> None:
+    STATE.debug = debug
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.ERROR,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+for module in (migrate, inspect, worker, doctor, sample, demo):
+    module.register(app)
+app.add_typer(embedded.app, name="embedded")
+
+
+def main() -> NoReturn:
+    """Run ``kg`` and exit with its documented code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except KGError as error:
+        if STATE.debug:
+            logging.getLogger("kg").exception("the error's way")
+        if STATE.json:
+            failed = {"run_id": None, "state": "failed", "code": error.code}
+            sys.stdout.write(json.dumps(failed | {"errors": [error.message]}) + "\n")
+        complain(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        complain("interrupted", STATE.after_interrupt)
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        complain("interrupted", STATE.after_interrupt)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except Exception as error:
+        if STATE.debug:
+            raise
+        complain(f"unexpected: {type(error).__name__}: {error}", "see more with kg --debug …")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt

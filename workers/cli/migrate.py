@@ -1,0 +1,222 @@
+"""``kg migrate``, ``resume``, ``cancel``, ``revert``: what changes a run."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgcore.config import load_settings
+from kgcore.errors import BrokerError
+from kgcore.migration import runs
+from kgcore.migration.dry_run import dry_run as predict
+from kgcore.migration.model import Options, Run
+from workers.cli.bars import Bars
+from workers.cli.context import coordinator, local_workers, target
+from workers.cli.output import (
+    STATE,
+    exit_code,
+    out,
+    print_json,
+    show_prediction,
+    show_report,
+)
+from workers.coordinator import Coordinator, Watcher, answering_workers
+
+# Celery and pyarrow take a second or two to import.
+_WORKER_START_SECONDS = 30.0
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id (kg runs lists them).")]
+LocalWorkers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=256,
+        help="Start N worker processes on this machine, for as long as the command runs.",
+    ),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Return once the steps are sent; kg progress follows.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(migrate)
+    app.command()(resume)
+    app.command()(cancel)
+    app.command()(revert)
+
+
+def migrate(
+    source: Annotated[Path, typer.Argument(help="The SQLite file. It is only read.")],
+    local_workers: LocalWorkers = 0,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Do all but change the target: counts, plan, types, every row checked, estimates.",
+        ),
+    ] = False,
+    chunk_rows: Annotated[
+        int, typer.Option(min=1, help="Rows of a chunk, the unit of work.")
+    ] = 50_000,
+    if_exists: Annotated[
+        str,
+        typer.Option(
+            metavar="fail|replace",
+            help="Tables with rows in the target: refuse, or move them aside for kg revert."
+            " Empty ones are no obstacle.",
+        ),
+    ] = "fail",
+    max_rejects: Annotated[
+        int, typer.Option(min=0, help="Cut over with up to N rows that the target can't hold.")
+    ] = 0,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Treat tables that the file lacks as empty, and columns as NULL.",
+        ),
+    ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE", help="Leave a table behind; may be given again and again."),
+    ] = None,
+    detach: Detach = False,
+    json: Json = False,
+) -> int:
+    """Migrate a SQLite knowledge graph to PostgreSQL.
+
+    Freezes the file, sends its chunks to the workers, verifies every row, and makes the new tables
+    live in one transaction. Until then the target's tables stay as they are.
+
+    Examples: `kg migrate graph.db --dry-run`, `kg migrate graph.db --local-workers 2`,
+    `kg migrate graph.db --if-exists replace --json`.
+    """
+    STATE.json = json
+    if if_exists not in {"fail", "replace"}:
+        raise typer.BadParameter("use 'fail' or 'replace'", param_hint="--if-exists")
+    options = Options(
+        chunk_rows=chunk_rows,
+        if_exists="replace" if if_exists == "replace" else "fail",
+        max_rejects=max_rejects,
+        allow_missing=allow_missing,
+        exclude=tuple(exclude or ()),
+    )
+    if dry_run:
+        return _dry_run(source, options, json=json)
+    with ExitStack() as stack:
+        bars = stack.enter_context(Bars(quiet=json))
+        kg = stack.enter_context(coordinator(bars, _watcher(bars)))
+        kg.check(options)
+        _workers(stack, local_workers)
+        run = kg.start(source, options)
+        return _follow(kg, run.run_id, detach=detach, json=json)
+
+
+def resume(
+    run: RunId,
+    local_workers: LocalWorkers = 0,
+    max_rejects: Annotated[
+        int | None, typer.Option(min=0, help="Allow N rejects from now on.")
+    ] = None,
+    detach: Detach = False,
+    json: Json = False,
+) -> int:
+    """Go on with a run that failed, was interrupted, or has more rejects than were allowed.
+
+    What is done is not done again. For a run in progress this is the way to watch over it.
+    """
+    STATE.json = json
+    with ExitStack() as stack:
+        bars = stack.enter_context(Bars(quiet=json))
+        kg = stack.enter_context(coordinator(bars, _watcher(bars)))
+        _workers(stack, local_workers)
+        kg.resume(run, max_rejects)
+        return _follow(kg, run, detach=detach, json=json)
+
+
+def cancel(run: RunId, json: Json = False) -> None:
+    """Give a run up: its writers are stopped, staging is dropped, live tables stay."""
+    STATE.json = json
+    with Bars(quiet=True) as bars, coordinator(bars) as kg:
+        before = kg.cancel(run)
+    if json:
+        print_json({"run_id": run, "state": "cancelled", "was": str(before)})
+    else:
+        out.print(f"run {run} (it was {before}) is cancelled; the live tables were not touched")
+
+
+def revert(run: RunId, json: Json = False) -> None:
+    """Undo a run's cutover: the old tables are live again, in one transaction.
+
+    The migrated tables are kept, with what was written to them since, in a schema of their own.
+    """
+    STATE.json = json
+    with target() as backend:
+        back, kept = runs.revert(backend.pool, run)
+    if json:
+        print_json({"run_id": run, "restored": list(back), "kept_in": kept})
+        return
+    named = ", ".join(back) if back else "there were no tables before"
+    out.print(f"run {run} is reverted: {named}")
+    out.print(f"the migrated tables are kept in schema {kept}; drop it when they are not needed")
+
+
+def _dry_run(source: Path, options: Options, *, json: bool) -> int:
+    with Bars(quiet=json) as bars, target() as backend:
+        runs.check_target(backend.pool, options)
+        prepared = runs.prepare(source, load_settings().kg_data_dir, options, bars.stage)
+    try:
+        prediction = predict(prepared)
+    finally:
+        prepared.source.path.unlink(missing_ok=True)
+    if json:
+        print_json(prediction.to_json())
+    else:
+        show_prediction(prediction)
+    return 3 if prediction.rejected_rows > options.max_rejects else 0
+
+
+def _follow(kg: Coordinator, run_id: str, *, detach: bool, json: bool) -> int:
+    if detach:
+        if json:
+            print_json({"run_id": run_id, "state": "running"})
+        else:
+            out.print(f"run {run_id} is under way: kg progress {run_id} --follow")
+        return 0
+    report = kg.follow(run_id)
+    if json:
+        print_json(report.to_json())
+    else:
+        show_report(report)
+    return exit_code(report)
+
+
+def _watcher(bars: Bars) -> Watcher:
+    def started(run: Run) -> None:
+        STATE.after_interrupt = (
+            f"workers finish what they have; to go on: kg resume {run.run_id};"
+            f" to give it up: kg cancel {run.run_id}"
+        )
+        if not STATE.json:
+            bars.notice(f"run {run.run_id}")
+
+    return Watcher(bars.stage, started, bars.progress, bars.notice)
+
+
+def _workers(stack: ExitStack, number: int) -> None:
+    """Start local workers; make sure that someone answers before anything is touched."""
+    if number:
+        stack.enter_context(local_workers(number))
+    deadline = time.monotonic() + (_WORKER_START_SECONDS if number else 0)
+    while len(answering_workers()) < max(number, 1):
+        if time.monotonic() >= deadline:
+            raise BrokerError(
+                "no worker answers",
+                "start one on any machine: kg worker; or let this command bring its own:"
+                " --local-workers 2",
+            )

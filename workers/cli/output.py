@@ -1,0 +1,140 @@
+"""What commands print: people's words on the terminal, one JSON object on stdout."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kgcore.migration.dry_run import DryRun
+from kgcore.migration.model import RunState
+from kgcore.migration.stages.report import Report
+
+
+@dataclass(slots=True)
+class State:
+    """What the error handler of ``main`` must know of the command that runs."""
+
+    debug: bool = False
+    json: bool = False
+    after_interrupt: str = ""
+
+
+STATE = State()
+
+#: For people. On stderr, so that stdout holds the answer of ``--json`` alone.
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Print an error's two lines: what and why, then the mend."""
+    err.print(f"error: {message}", style="red", markup=False, soft_wrap=True)
+    if hint:
+        err.print(f"hint: {hint}", markup=False, soft_wrap=True)
+
+
+def notice(text: str) -> None:
+    """Print a line for people."""
+    err.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def exit_code(report: Report) -> int:
+    """Return the documented exit code of a run's end."""
+    return {RunState.DONE: 0, RunState.REJECTED: 3, RunState.MISMATCH: 4}.get(report.run.state, 1)
+
+
+def show_report(report: Report) -> None:
+    """Print a report for people."""
+    run, source, target = report.run, report.run.source, report.target
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("table")
+    for title in ("source", "loaded", "rejected", "verified", "mismatched"):
+        table.add_column(title, justify="right")
+    for name, counts in report.tables.items():
+        table.add_row(
+            name,
+            *(
+                f"{number:,}"
+                for number in (
+                    counts.source_rows,
+                    counts.loaded_rows,
+                    counts.rejected_rows,
+                    counts.verified_rows,
+                    counts.mismatched_rows,
+                )
+            ),
+        )
+    table.add_row("total", *(f"{number:,}" for number in report.totals.values()), style="bold")
+    out.print(
+        f"run {run.run_id}: {run.state}", style="bold green" if report.is_done else "bold red"
+    )
+    out.print(f"source {source.original} ({_size(source.bytes)}, sha256 {source.sha256[:16]}…)")
+    out.print(f"target {target.host}:{target.port}/{target.database}, schema {run.schema}")
+    out.print(table)
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
+    out.print(f"seconds: {seconds} (stages of tables overlap)")
+    out.print(
+        f"{report.rows_per_second:,.0f} rows/s, freeze to cutover;"
+        f" {report.chunks} chunks, {report.workers} workers"
+    )
+    for error in report.errors:
+        out.print(f"error: {error}", style="red", markup=False)
+    if run.hint:
+        out.print(f"hint: {run.hint}", markup=False)
+    if report.is_done:
+        out.print(f"to undo it: kg revert {run.run_id}")
+
+
+def show_prediction(prediction: DryRun) -> None:
+    """Print a dry run for people."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for title, justify in (("table", "left"), ("rows", "right"), ("chunks", "right")):
+        table.add_column(title, justify="right" if justify == "right" else "left")
+    table.add_column("rejects", justify="right")
+    table.add_column("columns")
+    for name, item in prediction.tables.items():
+        columns = ", ".join(f"{column} {kind}" for column, kind in item.columns.items())
+        table.add_row(name, f"{item.rows:,}", str(item.chunks), f"{item.rejected_rows:,}", columns)
+    out.print("dry run: every row was checked, nothing was changed", style="bold")
+    out.print(table)
+    for name, item in prediction.tables.items():
+        for reject in item.rejects:
+            ids = ", ".join(map(str, reject.example_ids))
+            out.print(
+                f"{name}: {reject.rows:,} rows would be refused: {reject.column or 'row'}:"
+                f" {reject.reason} (ids {ids})",
+                style="red",
+                markup=False,
+            )
+    out.print(
+        f"estimate: {_size(prediction.target_bytes)} in the target,"
+        f" {prediction.seconds:,.0f} s with two workers"
+    )
+
+
+def show_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a table; ``titles`` maps a row's names to headings."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for title in titles.values():
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in titles))
+    out.print(table)
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"

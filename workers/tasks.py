@@ -1,0 +1,91 @@
+"""The one Celery task: do a step, tell the progress channel, send what comes next."""
+
+import logging
+import os
+import socket
+from functools import cache
+
+import psycopg2
+from billiard.process import current_process
+from celery import Task
+from celery.signals import worker_process_shutdown
+
+from kgcore.backends import PostgreSQLBackend, backend_from_settings
+from kgcore.config import Settings, load_settings
+from kgcore.errors import KGError
+from kgcore.migration.model import StepRef
+from kgcore.migration.pipeline import Workplace, run_step
+from workers.app import app
+from workers.progress import Channel
+
+_log = logging.getLogger(__name__)
+
+# A step, its lease and the ledger: never more connections than this of one process.
+_POOL_SIZE = 1
+_POOL_OVERFLOW = 2
+# After the server could not be reached: the message comes back, and must not spin.
+_RETRY_SECONDS = 5
+
+
+@app.task(name="kg.step", bind=True, max_retries=None)
+def do_step(task: Task, run_id: object, step_id: object, epoch: object) -> None:
+    """Do a step of a run, if the ledger says that there is something to do."""
+    # A message may come from anyone who reaches the broker.
+    if not (isinstance(run_id, str) and isinstance(step_id, int) and isinstance(epoch, int)):
+        _log.warning("a message that is no step was thrown away")
+        return
+    place = _workplace()
+    try:
+        result = run_step(place, StepRef(run_id, step_id, epoch))
+    except (psycopg2.OperationalError, psycopg2.InterfaceError, KGError) as error:
+        # The ledger can't be reached, so nothing was done or recorded. The sweeper would find the
+        # step, but none runs beside a detached run.
+        _log.warning("step %s waits for the target: %s", step_id, error)
+        raise task.retry(countdown=_RETRY_SECONDS, exc=error) from None
+    send(result.dispatch)
+    _channel().publish(place.pool, result)
+
+
+def send(refs: tuple[StepRef, ...]) -> None:
+    """Send messages for these steps: a run, a step, an epoch, and nothing else."""
+    if not refs:
+        return
+    with app.connection_for_write() as connection:
+        producer = app.amqp.Producer(connection)
+        for ref in refs:
+            do_step.apply_async((ref.run_id, ref.step_id, ref.epoch), producer=producer)
+
+
+@cache
+def _workplace() -> Workplace:
+    """Open the pool of this process: after the fork, because sockets don't survive one."""
+    settings = load_settings()
+    return Workplace(_backend(settings).pool, settings.kg_data_dir, process_name())
+
+
+@cache
+def _channel() -> Channel:
+    return Channel(load_settings().redis_url())
+
+
+def process_name() -> str:
+    """Name this worker process: host, and position in the worker's pool."""
+    return f"{socket.gethostname()}:{os.getppid()}/{getattr(current_process(), 'index', 0)}"
+
+
+def _backend(settings: Settings) -> PostgreSQLBackend:
+    small = {"pg_pool_size": _POOL_SIZE, "pg_max_overflow": _POOL_OVERFLOW}
+    backend = backend_from_settings(
+        settings.model_copy(update={**small, "kg_backend": "postgres"}),
+        application_name="jarvis-kg worker",
+    )
+    if not isinstance(backend, PostgreSQLBackend):
+        raise TypeError("the target of a migration is PostgreSQL")
+    return backend
+
+
+@worker_process_shutdown.connect
+def _close(**_unused: object) -> None:
+    if _workplace.cache_info().currsize:
+        _workplace().pool.close()
+        _channel().close()
