@@ -52,7 +52,7 @@ check: $(STAMP) ## the gate: format, lint, types, layers, tests
 		echo "== $$gate"; $(MAKE) --no-print-directory $$gate || exit 1; done
 
 bench: $(STAMP) ## measure a migration
-	$(BIN)/python benchmarks/migration.py $(ARGS)
+	$(BIN)/python -m benchmarks.migration $(ARGS)
 
 clean: ## delete .venv and what the tools left
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

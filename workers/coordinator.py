@@ -81,11 +81,7 @@ class Coordinator:
         """
         self.check(options)
         prepared = runs.prepare(source, self._data_dir, options, self._watcher.stage)
-        try:
-            run = runs.start(self._pool, prepared, options)
-        except BaseException:
-            prepared.source.path.unlink(missing_ok=True)
-            raise
+        run = runs.start(self._pool, prepared, options)
         self._watcher.started(run)
         self._channel.keep(self._pool, run.run_id, replace=True)
         self._send(runs.ready(self._pool, run))

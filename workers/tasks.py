@@ -1,5 +1,6 @@
 """The one Celery task: do a step, tell the progress channel, send what comes next."""
 
+import gc
 import logging
 import os
 import socket
@@ -8,7 +9,7 @@ from functools import cache
 import psycopg2
 from billiard.process import current_process
 from celery import Task
-from celery.signals import worker_process_shutdown
+from celery.signals import worker_process_init, worker_process_shutdown
 
 from kgcore.backends import PostgreSQLBackend, backend_from_settings
 from kgcore.config import Settings, load_settings
@@ -82,6 +83,16 @@ def _backend(settings: Settings) -> PostgreSQLBackend:
     if not isinstance(backend, PostgreSQLBackend):
         raise TypeError("the target of a migration is PostgreSQL")
     return backend
+
+
+@worker_process_init.connect
+def _tune_collector(**_unused: object) -> None:
+    """Let the garbage collector pass seldom over the many rows that a batch holds.
+
+    Rows are tuples that refer to nothing: walking over them took a tenth of a verify step.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @worker_process_shutdown.connect

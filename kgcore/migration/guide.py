@@ -176,7 +176,7 @@ def _predict(
     try:
         predicted = predict(prepared)
     finally:
-        prepared.source.path.unlink(missing_ok=True)
+        runs.release_source(prepared)
     say("[Dry run] Every row was checked; nothing was changed")
     reasons = [
         f"{name}: {reject.rows:,} rows would be refused: {reject.column or 'row'}: {reject.reason}"

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -53,7 +54,7 @@ def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None 
     try:
         tables = plan.plan(connection, snapshot.bytes, options)
     except BaseException:
-        snapshot.path.unlink(missing_ok=True)
+        freeze.discard(snapshot)
         raise
     finally:
         connection.close()
@@ -76,20 +77,16 @@ def check_target(pool: ConnectionPool, options: Options) -> str:
 
 
 def start(pool: ConnectionPool, prepared: Prepared, options: Options) -> Run:
-    """Write the run into the ledger and create its staging tables, in one transaction."""
-    with ledger.transaction(pool) as cursor:
-        schema = _check_server(cursor)
-        cutover.require_replaceable(cursor, schema, prepared.tables, options.if_exists)
-        ledger.install(cursor)
-        run = _new_run(schema, prepared, options)
-        steps = planned_steps(prepared.tables)
-        counts = dict.fromkeys(((s.stage, s.table) for s in steps), 0)
-        for step in steps:
-            counts[step.stage, step.table] += 1
-        ready = unlocked(run.tables, counts)
-        ledger.create_run(cursor, run, steps, ready, prepared.seconds)
-        finish.create_staging(cursor, run.staging, [t.table for t in prepared.tables])
-    return run
+    """Write the run into the ledger and create its staging tables, in one transaction.
+
+    Where that fails the source snapshot is deleted. Raises as :func:`check_target`.
+    """
+    try:
+        with ledger.transaction(pool) as cursor:
+            return _start(cursor, prepared, options)
+    except BaseException:
+        release_source(prepared)
+        raise
 
 
 def ready(pool: ConnectionPool, run: Run) -> tuple[StepRef, ...]:
@@ -185,9 +182,22 @@ def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:
     return back, aside
 
 
-def release_source(run: Run) -> None:
+def release_source(run: Run | Prepared) -> None:
     """Delete the source snapshot, which only this run's steps read; missing is fine."""
-    run.source.path.unlink(missing_ok=True)
+    freeze.discard(run.source)
+
+
+def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:
+    schema = _check_server(cursor)
+    cutover.require_replaceable(cursor, schema, prepared.tables, options.if_exists)
+    ledger.install(cursor)
+    run = _new_run(schema, prepared, options)
+    steps = planned_steps(prepared.tables)
+    counts = Counter((step.stage, step.table) for step in steps)
+    ready_stages = unlocked(run.tables, counts)
+    ledger.create_run(cursor, run, steps, ready_stages, prepared.seconds)
+    finish.create_staging(cursor, run.staging, [item.table for item in prepared.tables])
+    return run
 
 
 def _refs(run: Run, step_ids: tuple[int, ...]) -> tuple[StepRef, ...]:

@@ -48,7 +48,7 @@ def worker_command(concurrency: int, name: str, *, queues: str | None = None) ->
     # Gossip and mingle are chatter between workers that nobody here listens to; at start mingle
     # waits a second for answers.
     command = [
-        *(sys.executable, "-m", "celery", "-A", "workers.app", "worker"),
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "workers.app", "worker"),
         *("--pool", "prefork", "--concurrency", str(concurrency), "--hostname", name),
         *("--without-gossip", "--without-mingle"),
     ]
@@ -64,7 +64,7 @@ def local_workers(number: int) -> Iterator[None]:
             command = worker_command(1, f"local{position + 1}-{os.getpid()}@%h")
             processes.append(
                 subprocess.Popen(
-                    [*command, "--loglevel", "WARNING"],
+                    [*command, "--loglevel", "ERROR"],
                     stdin=subprocess.DEVNULL,
                     # stdout is for the answer of --json alone.
                     stdout=sys.stderr,

@@ -111,6 +111,6 @@ def _workers() -> str:
 
 def _source(source: Path, settings: Settings) -> str:
     prepared = runs.prepare(source, settings.kg_data_dir, Options())
-    prepared.source.path.unlink(missing_ok=True)
+    runs.release_source(prepared)
     rows = ", ".join(f"{item.table.name} {item.rows:,}" for item in prepared.tables)
     return f"SQLite {sqlite3.sqlite_version} reads it: {rows}"

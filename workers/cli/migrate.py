@@ -173,7 +173,7 @@ def _dry_run(source: Path, options: Options, *, json: bool) -> int:
     try:
         prediction = predict(prepared)
     finally:
-        prepared.source.path.unlink(missing_ok=True)
+        runs.release_source(prepared)
     if json:
         print_json(prediction.to_json())
     else:

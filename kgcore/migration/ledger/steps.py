@@ -146,10 +146,12 @@ def renew_lease(cursor: Cursor, step_id: int, seconds: float) -> None:
 
 def mark_dispatched(cursor: Cursor, step_ids: Sequence[int]) -> None:
     """Note that messages for these steps are about to be sent."""
-    cursor.execute(
-        "UPDATE kg_migration.steps SET dispatched_at = clock_timestamp() WHERE step_id = ANY(%s)",
-        (list(step_ids),),
-    )
+    if step_ids:
+        cursor.execute(
+            "UPDATE kg_migration.steps SET dispatched_at = clock_timestamp()"
+            " WHERE step_id = ANY(%s)",
+            (list(step_ids),),
+        )
 
 
 def _advance(cursor: Cursor, run_id: str, unlock: Unlock) -> tuple[int, ...]:

@@ -36,9 +36,9 @@ def drop_staging(cursor: Cursor, schema: str) -> None:
     cursor.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
 
 
-def index_names(table: Table) -> tuple[str, ...]:
-    """Return the names of all indexes of a table, the primary key's first."""
-    return tuple(index.name for index in _indexes(table))
+def indexes(table: Table) -> tuple[Index, ...]:
+    """Return all indexes of a table, the primary key's first."""
+    return (ddl.primary_key(table), *table.indexes)
 
 
 def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: SetAside) -> int:
@@ -46,7 +46,7 @@ def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: Set
 
     For a unique one that is all but the first of the rows with equal values.
     """
-    index = next(index for index in _indexes(table) if index.name == name)
+    index = next(index for index in indexes(table) if index.name == name)
     statement = ddl.create_index(schema, table, index)
     cursor.execute("SAVEPOINT kg_index")
     try:
@@ -65,17 +65,13 @@ def add_keys(cursor: Cursor, schema: str, planned: PlannedTable, aside: SetAside
     Rows that refer to a row that does not exist are set aside; returns how many.
     """
     table = planned.table
-    unique = [index for index in _indexes(table) if index.unique]
+    unique = [index for index in indexes(table) if index.unique]
     for index in unique:
         cursor.execute(ddl.attach_constraint(schema, table, index))
     removed = sum(_add_foreign_key(cursor, schema, table, key, aside) for key in table.foreign_keys)
     _set_sequence(cursor, schema, planned)
     cursor.execute(SQL("ANALYZE {}").format(Identifier(schema, table.name)))
     return removed
-
-
-def _indexes(table: Table) -> tuple[Index, ...]:
-    return (ddl.primary_key(table), *table.indexes)
 
 
 def _add_foreign_key(

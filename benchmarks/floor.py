@@ -1,0 +1,121 @@
+"""The floor: the least PostgreSQL itself takes for the same tables, without any of this project.
+
+Two psql processes ``\\copy`` ready-made binary files into bare tables; then two connections build
+the same indexes, keys and foreign keys, and gather statistics.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg2
+from psycopg2.sql import SQL, Composable, Identifier
+
+from kgcore.migration.model import PlannedTable
+from kgcore.migration.stages import encode, extract
+from kgcore.schema import postgres as ddl
+
+SCHEMA = "kg_floor"
+
+
+def write_files(source: Path, tables: Sequence[PlannedTable], directory: Path) -> list[list[Path]]:
+    """Write each chunk as a binary COPY file; return them dealt out to two streams."""
+    streams: list[list[Path]] = [[], []]
+    for planned in sorted(tables, key=lambda item: item.rows, reverse=True):
+        for number, chunk in enumerate(planned.chunks):
+            path = directory / f"{planned.table.name}.{number}.copy"
+            batch = extract.read_arrow(source, planned, chunk)
+            path.write_bytes(encode.encode(planned.table, batch))
+            streams[number % 2].append(path)
+    return streams
+
+
+def measure(
+    parameters: Mapping[str, str],
+    tables: Sequence[PlannedTable],
+    streams: list[list[Path]],
+    psql: Path,
+) -> dict[str, float]:
+    """Return the seconds of ``load``, ``index`` (with keys and ANALYZE) and ``total``."""
+    with psycopg2.connect(**parameters) as connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}")
+        for planned in tables:
+            cursor.execute(ddl.create_table(SCHEMA, planned.table))
+        cursor.execute("CHECKPOINT")
+    connection.close()
+    began = time.perf_counter()
+    _load(parameters, streams, psql)
+    loaded = time.perf_counter()
+    _finish(parameters, tables)
+    ended = time.perf_counter()
+    return {"load": loaded - began, "index": ended - loaded, "total": ended - began}
+
+
+def _load(parameters: Mapping[str, str], streams: list[list[Path]], psql: Path) -> None:
+    environment = {
+        **os.environ,
+        "PGHOST": parameters["host"],
+        "PGPORT": str(parameters["port"]),
+        "PGUSER": parameters["user"],
+        "PGPASSWORD": parameters["password"],
+        "PGDATABASE": parameters["dbname"],
+    }
+    running = []
+    for files in streams:
+        script = "".join(
+            f"\\copy {SCHEMA}.{path.name.split('.')[0]} FROM '{path}' WITH (FORMAT binary)\n"
+            for path in files
+        )
+        process = subprocess.Popen(
+            [psql, "-q", "-v", "ON_ERROR_STOP=1"], stdin=subprocess.PIPE, env=environment
+        )
+        assert process.stdin is not None
+        process.stdin.write(script.encode())
+        process.stdin.close()
+        running.append(process)
+    for process in running:
+        if process.wait() != 0:
+            raise RuntimeError("psql failed")
+
+
+def _finish(parameters: Mapping[str, str], tables: Sequence[PlannedTable]) -> None:
+    """Large tables first, and keys when all indexes are there: the best order we found."""
+    ordered = sorted(tables, key=lambda item: item.rows, reverse=True)
+    indexes: list[list[Composable]] = [
+        [ddl.create_index(SCHEMA, planned.table, index)]
+        for planned in ordered
+        for index in (ddl.primary_key(planned.table), *planned.table.indexes)
+    ]
+    keys: list[list[Composable]] = []
+    for planned in ordered:
+        table = planned.table
+        unique = [ddl.primary_key(table), *(index for index in table.indexes if index.unique)]
+        statements: list[Composable] = [
+            ddl.attach_constraint(SCHEMA, table, index) for index in unique
+        ]
+        for key in table.foreign_keys:
+            statements.append(ddl.add_foreign_key(SCHEMA, table, key))
+            statements.append(ddl.validate_foreign_key(SCHEMA, table, key))
+        statements.append(SQL("ANALYZE {}").format(Identifier(SCHEMA, table.name)))
+        keys.append(statements)
+
+    def run(statements: list[Composable]) -> None:
+        connection = psycopg2.connect(**parameters)
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+        finally:
+            connection.close()
+
+    for phase in (indexes, keys):
+        _by_two(run, phase)
+
+
+def _by_two(run: Callable[[list[Composable]], None], work: list[list[Composable]]) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(run, work))

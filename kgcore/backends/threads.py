@@ -1,0 +1,49 @@
+"""A value for each thread, given back when its thread ends."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class PerThread(Generic[T]):
+    """Holds at most one value for each thread.
+
+    A thread that ends with its value still set (a transaction it never ended) has the value given
+    back by the ``release`` it was set with. In a forked child all values are forgotten, and none is
+    given back: they are the parent's.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def get(self) -> T | None:
+        """Return this thread's value, or None."""
+        slot: _Slot[T] | None = getattr(self._local, "slot", None)
+        return None if slot is None or slot.pid != os.getpid() else slot.value
+
+    def set(self, value: T, release: Callable[[T], None]) -> None:
+        """Set this thread's value; it has none."""
+        self._local.slot = _Slot(value, release)
+
+    def take(self) -> T | None:
+        """Return this thread's value, or None, and forget it; it is the caller's now."""
+        value = self.get()
+        if value is not None:
+            self._local.slot.value = None
+        return value
+
+
+class _Slot(Generic[T]):
+    # A thread's end drops its thread-local values, and this is how that is noticed.
+
+    def __init__(self, value: T, release: Callable[[T], None]) -> None:
+        self.value: T | None = value
+        self.release = release
+        self.pid = os.getpid()
+
+    def __del__(self) -> None:
+        if self.value is not None and self.pid == os.getpid():
+            self.release(self.value)
