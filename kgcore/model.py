@@ -59,6 +59,17 @@ class Table:
         return self.columns[0]
 
     @property
+    def text_keys(self) -> tuple[tuple[str, ...], ...]:
+        """For each B-tree index that holds text, its text columns: their lengths are limited."""
+        text = {column.name for column in self.columns if column.kind is Kind.TEXT}
+        keys = (
+            tuple(name for name in index.columns if name in text)
+            for index in self.indexes
+            if not index.gin
+        )
+        return tuple(key for key in keys if key)
+
+    @property
     def column_names(self) -> tuple[str, ...]:
         """All column names, in the order of every SELECT and COPY of this project."""
         return tuple(column.name for column in self.columns)

@@ -6,7 +6,6 @@ psycopg_pool is for psycopg 3, and SQLAlchemy's pool would bring all of SQLAlche
 """
 
 import os
-import select
 import threading
 import time
 import weakref
@@ -15,16 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
-from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+from kgcore.backends.connections import is_alive, reset
 from kgcore.errors import PoolTimeoutError, SettingsError, TargetError
-
-# A server that ends a connection is noticed at any time. One that vanished, or a firewall that
-# forgot the connection, only by asking: so often that is worth a round trip.
-_TRUSTED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +106,14 @@ class ConnectionPool:
         passed, :class:`TargetError` if the pool is closed, and what ``open_connection`` raises.
         """
         idle = self._claim_or_wait(self._timeout if timeout is None else timeout)
-        if idle is not None:
-            if _is_alive(idle):
-                return idle.connection
-            self._discard(idle.connection)
-        return self._opened()
+        if idle is None:
+            return self._lend(self._open())
+        if is_alive(idle.connection, time.monotonic() - idle.since):
+            return self._lend(idle.connection)
+        idle.connection.close()
+        with self._lock:
+            self._closed_count += 1
+        return self._lend(self._open())
 
     def putconn(self, connection: Connection) -> None:
         """Take a lent connection back, in whatever state it is.
@@ -131,18 +127,7 @@ class ConnectionPool:
                 raise ValueError("this connection is not lent by this pool")
             self._lent.remove(connection)
             self._moving += 1
-        usable = _reset(connection)
-        with self._lock:
-            stays = len(self._idle) + len(self._lent) + self._moving <= self._pool_size
-            if usable and not self._is_closed and (stays or self._waiters):
-                self._moving -= 1
-                self._idle.append(_Idle(connection))
-                self._serve()
-                return
-            self._lent.add(connection)
-            self._moving -= 1
-        self._discard(connection)
-        self._settle()
+        self._take_back(connection, usable=reset(connection))
 
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""
@@ -157,3 +142,153 @@ class ConnectionPool:
                 opened=self._opened_count,
                 closed=self._closed_count,
             )
+
+    def close(self) -> None:
+        """Close all idle connections, and those in use when they come back; waiters are refused."""
+        with self._lock:
+            self._is_closed = True
+            connections = [idle.connection for idle in self._idle]
+            self._closed_count += len(connections)
+            self._idle.clear()
+            for waiter in self._waiters:
+                waiter.ready.set()
+            self._waiters.clear()
+        for connection in connections:
+            connection.close()
+
+    def after_fork_in_child(self) -> None:
+        """Start empty in a forked child. The interpreter calls it; nobody else should.
+
+        The inherited connections are kept and not closed: closing says goodbye to the server, on
+        the socket the parent goes on using.
+        """
+        self._inherited |= self._lent | {idle.connection for idle in self._idle}
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        # In the child of a fork the old lock may be held for ever, by a thread that isn't there.
+        self._lock = threading.Lock()
+        self._idle: list[_Idle] = []  # The one used last is lent first: it is surely alive.
+        self._lent: set[Connection] = set()
+        self._moving = 0  # Being opened, checked, reset or closed, outside the lock.
+        # While someone waits there is no idle connection, and none may be opened.
+        self._waiters: deque[_Waiter] = deque()
+        self._waited_seconds = 0.0
+        self._opened_count = 0
+        self._closed_count = 0
+
+    @property
+    def _limit(self) -> int:
+        return self._pool_size + self._max_overflow
+
+    @property
+    def _size(self) -> int:
+        return len(self._idle) + len(self._lent) + self._moving
+
+    def _claim_or_wait(self, timeout: float) -> _Idle | None:
+        """Return an idle connection, or None for leave to open one; either counts as moving."""
+        with self._lock:
+            self._require_open()
+            if self._idle or self._size < self._limit:
+                return self._claim()
+            waiter = _Waiter()
+            self._waiters.append(waiter)
+        began = time.monotonic()
+        try:
+            waiter.ready.wait(timeout)
+        except BaseException:
+            self._withdraw(waiter, began)
+            if waiter.granted:
+                self._give_back(waiter.idle)
+            raise
+        self._withdraw(waiter, began)
+        if not waiter.granted:
+            with self._lock:
+                self._require_open()
+            raise PoolTimeoutError(
+                f"all {self._limit} connections of the pool stayed in use for {timeout:g} s",
+                f"raise PG_POOL_SIZE (pool_size, now {self._pool_size}) or PG_MAX_OVERFLOW"
+                f" (max_overflow, now {self._max_overflow}), or end transactions sooner",
+            )
+        return waiter.idle
+
+    def _withdraw(self, waiter: _Waiter, began: float) -> None:
+        with self._lock:
+            self._waited_seconds += time.monotonic() - began
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _claim(self) -> _Idle | None:
+        idle = self._idle.pop() if self._idle else None
+        self._moving += 1
+        return idle
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait; the lock is held."""
+        while self._waiters and (self._idle or self._size < self._limit):
+            waiter = self._waiters.popleft()
+            waiter.idle = self._claim()
+            waiter.granted = True
+            waiter.ready.set()
+
+    def _open(self) -> Connection:
+        try:
+            connection = self._open_connection()
+        except BaseException:
+            self._give_back(None)  # Another may have more luck, or meets the same error in time.
+            raise
+        with self._lock:
+            self._opened_count += 1
+        return connection
+
+    def _lend(self, connection: Connection) -> Connection:
+        with self._lock:
+            if not self._is_closed:
+                self._moving -= 1
+                self._lent.add(connection)
+                return connection
+        self._take_back(connection, usable=False)
+        raise _closed_error()
+
+    def _give_back(self, idle: _Idle | None) -> None:
+        """Undo a claim."""
+        if idle is not None:
+            self._take_back(idle.connection, usable=True)
+            return
+        with self._lock:
+            self._moving -= 1
+            self._serve()
+
+    def _take_back(self, connection: Connection, *, usable: bool) -> None:
+        """Make a moving connection idle, or close it: if it is of no use, or one too many."""
+        with self._lock:
+            wanted = self._waiters or self._size <= self._pool_size
+            if usable and wanted and not self._is_closed:
+                self._moving -= 1
+                self._idle.append(_Idle(connection))
+                self._serve()
+                return
+        connection.close()
+        with self._lock:
+            self._moving -= 1
+            self._closed_count += 1
+            self._serve()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise _closed_error()
+
+
+def _closed_error() -> TargetError:
+    return TargetError("the connection pool is closed", "call connect() first")
+
+
+_POOLS: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_POOLS):
+        pool.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -57,11 +57,13 @@ class SQLiteBackend(KGBackend):
 
     def init_schema(self) -> None:
         """Create what is missing of the graph's tables and indexes, and commit."""
-        for statement in sqlite_ddl():
-            try:
-                self.fetchall(statement)  # Passes, and locks nothing, if it is there already.
-            finally:
-                self.commit()
+        try:
+            for statement in sqlite_ddl():
+                self._read(statement, (), _drained)  # Passes if nothing is missing.
+        except NotARead:
+            with self.transaction():
+                for statement in sqlite_ddl():
+                    self.execute(statement)
 
     def commit(self) -> None:
         """End this thread's transaction and keep its work."""

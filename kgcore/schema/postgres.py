@@ -23,6 +23,11 @@ TYPES = {
 }
 
 
+#: Bytes of text that surely fit into a row of a B-tree, whose limit is 2,704 with its overhead.
+#: Longer text may fit when it compresses well; that can't be foretold, so it is refused.
+LONGEST_KEY = 2_600
+
+
 def reported_type(column: Column) -> str:
     """Return the type as PostgreSQL's catalog spells it."""
     return "timestamp with time zone" if column.kind is Kind.TIMESTAMP else TYPES[column.kind]

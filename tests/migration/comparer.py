@@ -1,4 +1,4 @@
-"""Compares a SQLite graph with its PostgreSQL tables, row by row. Shares no code with the pipeline."""
+"""Compares a graph with its PostgreSQL tables, row by row. Shares no code with the pipeline."""
 
 import json
 import sqlite3

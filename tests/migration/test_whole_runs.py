@@ -18,7 +18,7 @@ from kgcore.migration.reports import read_report
 from tests.migration.comparer import COLUMNS, differences
 from tests.migration.conftest import Migrate
 from tests.migration.graphs import entity, mission, relationship, small_graph, write_graph
-from tests.servers import Database
+from tests.servers import Database, fresh_database
 
 
 def test_every_row_arrives_with_its_id_and_ends(
@@ -47,11 +47,7 @@ def test_the_comparer_sees_a_changed_value(
 
 
 @pytest.mark.parametrize("version", ["18", "15"])
-def test_each_server_version(
-    version: str, postgres_servers: Any, tmp_path: Path
-) -> None:
-    from tests.servers import fresh_database
-
+def test_each_server_version(version: str, postgres_servers: Any, tmp_path: Path) -> None:
     source = small_graph(tmp_path / "graph.db")
     with (
         fresh_database(postgres_servers(version)) as database,
@@ -110,7 +106,7 @@ def test_fail_refuses_tables_with_rows_and_changes_nothing(
     backend.execute("INSERT INTO entities (type, name) VALUES ('file', 'mine')")
     backend.commit()
     before = postgres.rows("SELECT oid, relname FROM pg_class ORDER BY 1")
-    with pytest.raises(TargetError, match="has rows in public.entities") as caught:
+    with pytest.raises(TargetError, match=r"has rows in public\.entities") as caught:
         migrate(small_graph(tmp_path / "graph.db"))
     assert "--if-exists replace" in caught.value.hint
     assert "TRUNCATE entities, file_snapshots, mission_history, relationships" in caught.value.hint
@@ -161,8 +157,9 @@ def test_owner_and_grants_follow(
         postgres.rows("GRANT SELECT ON relationships TO PUBLIC")
         postgres.rows(f'ALTER TABLE mission_history OWNER TO "{role}"')
         rights = (
-            "SELECT c.relname, pg_get_userbyid(c.relowner), c.relacl::text, array_agg(a.attacl::text)"
-            " FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL"
+            "SELECT c.relname, pg_get_userbyid(c.relowner), c.relacl::text,"
+            " array_agg(a.attacl::text) FROM pg_class c"
+            " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL"
             " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'S')"
             " GROUP BY c.oid ORDER BY 1"
         )
@@ -310,21 +307,42 @@ def test_extra_columns_and_tables_are_carried_over(
 def test_a_missing_table_is_empty_only_if_asked(
     migrate: Migrate, postgres: Database, tmp_path: Path
 ) -> None:
-    source = write_graph(tmp_path / "graph.db", entities=[entity(1)], more="DROP TABLE file_snapshots")
+    source = write_graph(
+        tmp_path / "graph.db", entities=[entity(1)], more="DROP TABLE file_snapshots"
+    )
     with pytest.raises(SourceError, match="no table file_snapshots"):
         migrate(source)
     assert migrate(source, allow_missing=True).is_done
     assert postgres.rows("SELECT count(*) FROM file_snapshots") == [(0,)]
 
 
-def test_ids_at_the_ends_of_the_range(
-    migrate: Migrate, postgres: Database, tmp_path: Path
-) -> None:
+def test_ids_at_the_ends_of_the_range(migrate: Migrate, postgres: Database, tmp_path: Path) -> None:
     ids = [-(2**63), -1, 0, 1, 2**63 - 1]
     source = write_graph(tmp_path / "graph.db", entities=[entity(row_id) for row_id in ids])
     report = migrate(source, chunk_rows=1)
     assert report.is_done, report.errors
     assert [row for (row,) in postgres.rows("SELECT id FROM entities ORDER BY 1")] == ids
+
+
+def test_text_too_long_for_an_index_is_a_reject(
+    migrate: Migrate, postgres: Database, tmp_path: Path
+) -> None:
+    incompressible = "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(2_000))
+    source = write_graph(
+        tmp_path / "graph.db",
+        entities=[
+            *(entity(row_id) for row_id in range(1, 60)),
+            entity(60, name=incompressible),
+            entity(61, name="x" * 2_500),
+            entity(62, metadata=json.dumps(incompressible * 50)),
+        ],
+    )
+    report = migrate(source, max_rejects=1)
+    assert report.is_done, report.errors
+    assert postgres.rows("SELECT row_id, column_name, sqlstate FROM kg_migration.rejects") == [
+        (60, "name", "54000")
+    ]
+    assert postgres.rows("SELECT length(name) FROM entities WHERE id = 61") == [(2_500,)]
 
 
 def test_the_real_graph(migrate: Migrate, postgres: Database, real_graph: Path) -> None:

@@ -15,14 +15,22 @@ from typing import Any
 
 from kgcore.migration.model import Refusal
 from kgcore.model import Column, Kind, Table
+from kgcore.schema.postgres import LONGEST_KEY
 
 Row = tuple[Any, ...]
 
 _NULL = "\\N"
 _ESCAPES = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
 _SPECIAL = re.compile(r"[\\\t\n\r\0]")
-# The form nearly all timestamps have; the server still refuses a 31st of February.
+# The form nearly all timestamps have, except the 29th of February.
 _PLAIN_INSTANT = re.compile(
+    r"(?!0000)\d{4}-"
+    r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
+    r"|02-(?:0[1-9]|1\d|2[0-8]))"
+    r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z",
+    re.ASCII,
+)
+_INSTANT = re.compile(
     r"(?!0000)\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z", re.ASCII
 )
 _INSTANT = re.compile(
@@ -63,7 +71,7 @@ def check(table: Table, rows: Sequence[Row], *, strict: bool = True) -> CheckedR
         _encode_column(column, cells, strict=strict)
         for column, cells in zip(table.columns, values, strict=True)
     ]
-    refused: dict[int, Refusal] = {}
+    refused = _too_long(table, values)
     for column, cells in zip(table.columns, encoded, strict=True):
         if Refused in set(map(type, cells)):
             for position, cell in enumerate(cells):
@@ -100,6 +108,27 @@ def _encode_column(
     return encoded
 
 
+def _too_long(table: Table, values: Sequence[Sequence[Any]]) -> dict[int, Refusal]:
+    """Return by position the rows whose text doesn't surely fit into an index."""
+    refused: dict[int, Refusal] = {}
+    columns = dict(zip(table.column_names, values, strict=True))
+    for names in table.text_keys:
+        lengths = [list(map(_bytes_at_most, columns[name])) for name in names]
+        if sum(map(max, lengths)) <= LONGEST_KEY:
+            continue
+        for position, cells in enumerate(zip(*(columns[name] for name in names), strict=True)):
+            size = sum(len(cell.encode()) for cell in cells if isinstance(cell, str))
+            if size > LONGEST_KEY:
+                reason = f"{size:,} bytes of text in a B-tree index, which takes {LONGEST_KEY:,}"
+                refused[position] = Refusal(values[0][position], names[-1], reason, "54000")
+    return refused
+
+
+def _bytes_at_most(cell: Any) -> int:
+    """A cheap bound of the length in UTF-8."""
+    return 4 * len(cell) if isinstance(cell, str) else 0
+
+
 # Whole columns: the answer is None where the column has to be looked at value by value.
 
 
@@ -124,12 +153,6 @@ def _whole_texts(cells: Sequence[Any]) -> list[str] | None:
         return list(cells) if _SPECIAL.search("".join(cells)) is None else None
     if types <= {str, type(None)} and _SPECIAL.search("".join(filter(None, cells))) is None:
         return [_NULL if cell is None else cell for cell in cells]
-    return None
-
-
-def _whole_instants(cells: Sequence[Any]) -> list[str] | None:
-    if set(map(type, cells)) == {str} and all(map(_PLAIN_INSTANT.fullmatch, cells)):
-        return list(cells)
     return None
 
 
@@ -199,6 +222,8 @@ def _instant(value: Any) -> str | Refused:
     """Return the instant in UTC. Epoch numbers, julian days and words such as 'now' are refused."""
     if not isinstance(value, str):
         return _misplaced(value, "an ISO 8601 timestamp")
+    if _PLAIN_INSTANT.fullmatch(value):
+        return value
     found = _INSTANT.fullmatch(value)
     if found is None:
         return Refused("not an ISO 8601 timestamp", "22007")
@@ -297,7 +322,7 @@ _WHOLE: dict[Kind, Callable[[Sequence[Any]], list[str] | None]] = {
     Kind.TEXT: _whole_texts,
     Kind.BLOB: _never,
     Kind.JSON: _never,
-    Kind.TIMESTAMP: _whole_instants,
+    Kind.TIMESTAMP: _never,
 }
 _JUDGED_BY_SERVER = frozenset({Kind.JSON, Kind.TIMESTAMP})
 _ONE: dict[Kind, Callable[[Any], str | Refused]] = {

@@ -12,6 +12,7 @@ from pgpq import encoders, schema
 
 from kgcore.model import Column, Kind, Table
 from kgcore.schema.arrow import arrow_field, arrow_schema, read_type
+from kgcore.schema.postgres import LONGEST_KEY
 
 _UTC = pa.timestamp("us", "UTC")
 _NAIVE = pa.timestamp("us")
@@ -29,11 +30,19 @@ def encode(table: Table, batch: pa.RecordBatch) -> bytes:
     columns = [
         _cast(column, batch.column(position)) for position, column in enumerate(table.columns)
     ]
+    for names in table.text_keys:
+        positions = (table.column_names.index(name) for name in names)
+        if sum(_longest(columns[position]) for position in positions) > LONGEST_KEY:
+            raise UnsuitedError(f"text too long for the index on ({', '.join(names)})")
     cast = pa.RecordBatch.from_arrays(columns, schema=arrow_schema(table))
     encoder = pgpq.ArrowToPostgresBinaryEncoder.new_with_encoders(
         cast.schema, {column.name: _encoder(column) for column in table.columns}
     )
     return b"".join((encoder.write_header(), encoder.write_batch(cast), encoder.finish()))
+
+
+def _longest(values: pa.Array) -> int:
+    return pc.max(pc.binary_length(values)).as_py() or 0
 
 
 def _encoder(column: Column) -> object:

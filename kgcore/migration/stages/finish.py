@@ -44,7 +44,7 @@ def indexes(table: Table) -> tuple[Index, ...]:
 def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: SetAside) -> int:
     """Build one index; return how many rows were set aside.
 
-    For a unique one that is all but the first of the rows with equal values.
+    For a unique one those are all but the first of the rows with equal values.
     """
     index = next(index for index in indexes(table) if index.name == name)
     statement = ddl.create_index(schema, table, index)

@@ -1,0 +1,107 @@
+"""What to do when PostgreSQL can't be connected to: from libpq's words to a mend."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg2
+
+from kgcore.errors import TargetError
+
+OLDEST = 14
+
+_ALLOW = (
+    "pg_hba.conf must have a line like: host {database} {user} <address of this machine>"
+    " scram-sha-256; then: sudo systemctl reload postgresql"
+)
+
+# libpq gives no code for a failed connect, only text. The first pattern that fits counts.
+_HINTS = (
+    (
+        r"password authentication failed",
+        "check PG_USER and PG_PASSWORD; if they are right, " + _ALLOW,
+    ),
+    (r"no password supplied", "set PG_PASSWORD or PG_PASSWORD_FILE"),
+    (r"no pg_hba\.conf entry .* no encryption", "set PG_SSLMODE=require; or else " + _ALLOW),
+    (r"no pg_hba\.conf entry|(peer|ident) authentication failed", _ALLOW),
+    (
+        r'database "(?P<name>[^"]*)" does not exist',
+        "create it: sudo -u postgres createdb -O {user_word} {name_word}; or correct PG_DATABASE",
+    ),
+    (
+        r'role "(?P<name>[^"]*)" does not exist',
+        "create it: sudo -u postgres createuser --pwprompt {name_word}; or correct PG_USER",
+    ),
+    (
+        r"connection refused|socket .* no such file or directory",
+        "check that the server runs (sudo systemctl start postgresql) and listens there"
+        ' (sudo -u postgres psql -c "SHOW listen_addresses"), and PG_HOST and PG_PORT',
+    ),
+    (r"could not translate host name", "correct PG_HOST"),
+    (
+        r"timeout expired|timed out|no route to host|network is unreachable",
+        "check PG_HOST and PG_PORT, and that no firewall is between",
+    ),
+    (
+        r"too many (clients|connections)|connection slots are reserved|no more connections allowed",
+        "lower PG_POOL_SIZE and PG_MAX_OVERFLOW, raise the server's max_connections,"
+        " or put PgBouncer before it",
+    ),
+    (
+        r"server does not support ssl",
+        "turn ssl on in postgresql.conf, or set PG_SSLMODE=prefer if the network is trusted",
+    ),
+    (
+        r"certificate|ssl error|tls",
+        "set PG_SSLROOTCERT to the file with the certificate of the authority that signed the"
+        " server's, and PG_HOST to the name that the server's certificate is for",
+    ),
+    (r"starting up|shutting down|in recovery|not accepting", "try again in a moment"),
+)
+_OTHERWISE = "check PG_HOST, PG_PORT, PG_DATABASE, PG_USER, and the server's log"
+
+
+def connect_error(error: psycopg2.Error, parameters: Mapping[str, Any]) -> TargetError:
+    """Return the error to raise for a failed ``psycopg2.connect(**parameters)``.
+
+    The password is in neither its message nor its hint.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = re.sub(r"\b(FATAL|ERROR): +", "", "; ".join(lines))
+    return TargetError(
+        f"can't connect to PostgreSQL: {_without_password(said, parameters)}",
+        _without_password(_hint(said, parameters), parameters),
+    )
+
+
+def too_old(version: int) -> TargetError:
+    """Return the error for a server whose ``server_version`` is below the oldest supported."""
+    number = (
+        f"{version // 10000}" if version >= 100000 else f"{version // 10000}.{version // 100 % 100}"
+    )
+    return TargetError(
+        f"the server is PostgreSQL {number}; {OLDEST} or newer is needed",
+        "upgrade the server, or set PG_HOST and PG_PORT to another one",
+    )
+
+
+def _hint(said: str, parameters: Mapping[str, Any]) -> str:
+    for pattern, hint in _HINTS:
+        found = re.search(pattern, said, re.IGNORECASE)
+        if found is not None:
+            user = str(parameters.get("user", "<user>"))
+            return hint.format(
+                user=user,
+                user_word=shlex.quote(user),
+                database=parameters.get("dbname", user),  # As libpq itself does it.
+                name_word=shlex.quote(found.groupdict().get("name", "")),
+            )
+    return _OTHERWISE
+
+
+def _without_password(text: str, parameters: Mapping[str, Any]) -> str:
+    # libpq repeats a parameter it can't read, and a whole URL can be given as database name.
+    password = str(parameters.get("password") or "")
+    others = {str(value) for name, value in parameters.items() if name != "password"}
+    return text.replace(password, "***") if password and password not in others else text

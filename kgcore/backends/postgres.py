@@ -1,0 +1,228 @@
+"""The graph in PostgreSQL."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2.errors import InFailedSqlTransaction, InsufficientPrivilege, ReadOnlySqlTransaction
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
+from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extras import execute_batch
+
+from kgcore.backends.base import KGBackend, NotARead, Params, T, Take
+from kgcore.backends.connect_errors import OLDEST, connect_error, too_old
+from kgcore.backends.parameters import portable
+from kgcore.backends.placeholders import to_psycopg2
+from kgcore.backends.pool import ConnectionPool, PoolStats
+from kgcore.backends.threads import PerThread
+from kgcore.errors import SettingsError, TargetError
+from kgcore.schema.graph import TABLES
+from kgcore.schema.postgres import postgres_ddl, primary_key
+
+_PAGE_ROWS = 1000
+_SCHEMA_LOCK = 7_710_183_401_552_946_017  # Any number that nobody else locks.
+
+# Others are not tried as reads: the server would refuse them, and log that as an error.
+_MAY_READ = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b", re.I | re.S
+)
+# One round trip, where BEGIN, the statement and ROLLBACK would be three. The line end keeps the
+# caller's statement on lines of its own in the server's messages.
+_READ_ONLY = "SET TRANSACTION READ ONLY;\n"
+
+
+class PostgreSQLBackend(KGBackend):
+    """A PostgreSQL database, through a :class:`ConnectionPool` of its own.
+
+    A parameter left None is not passed to libpq, so that its own rules hold: ``PGHOST``,
+    ``PGPASSFILE``, service files. Further keywords (``application_name``, ``connect_timeout``) are
+    libpq's. At most ``pool_size + max_overflow`` connections are open at a time; a thread that
+    needs one more waits up to ``pool_timeout`` seconds for it, then :class:`PoolTimeoutError`.
+
+    A thread holds a connection from its first :meth:`execute` to :meth:`commit` or
+    :meth:`rollback`; a fetch outside a transaction holds one while it lasts. Nothing is left in a
+    session between transactions, so PgBouncer may pool transactions. A fork's child gets
+    connections of its own.
+
+    JSONB comes back as ``dict`` or ``list``, timestamps as aware :class:`~datetime.datetime`.
+    """
+
+    name = "postgres"
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        database: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        pool_size: int = 10,
+        max_overflow: int = 20,
+        sslmode: str | None = None,
+        sslrootcert: Path | str | None = None,
+        pool_timeout: float = 30.0,
+        **libpq: Any,
+    ) -> None:
+        named = {
+            "host": host,
+            "port": port,
+            "dbname": database,
+            "user": user,
+            "password": password,
+            "sslmode": sslmode,
+            "sslrootcert": None if sslrootcert is None else str(sslrootcert),
+            **libpq,
+        }
+        self._parameters = {name: value for name, value in named.items() if value is not None}
+        self._pool_options = (pool_size, max_overflow, pool_timeout)
+        self._mine: PerThread[Connection] = PerThread()
+        self.pool = ConnectionPool(self._open, *self._pool_options)
+
+    def __repr__(self) -> str:
+        shown = ("host", "port", "dbname", "user")
+        facts = (f"{name}={self._parameters[name]!r}" for name in shown if name in self._parameters)
+        return f"PostgreSQLBackend({', '.join(facts)})"
+
+    def connect(self) -> None:
+        """Open the first connection. Raises :class:`TargetError` with what mends it."""
+        if self.pool.closed:
+            self.pool = ConnectionPool(self._open, *self._pool_options)
+        with self.pool.connection():
+            pass
+
+    def init_schema(self) -> None:
+        """Create what is missing of the graph's tables and indexes, and commit.
+
+        They are created in the first schema of the search path. Raises :class:`TargetError` if
+        there is none, or the role may not create in it.
+        """
+        schema = self._current_schema()
+        if self._is_complete(schema):
+            return
+        try:
+            with self.transaction(), self._connection().cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+                for statement in postgres_ddl(schema):
+                    cursor.execute(statement)
+        except InsufficientPrivilege as error:
+            raise TargetError(
+                f"the graph's tables can't be created: {error.diag.message_primary}",
+                f'as the owner of the database: GRANT USAGE, CREATE ON SCHEMA "{schema}" TO'
+                f" {self._parameters.get('user', '<user>')}",
+            ) from None
+
+    def pool_stats(self) -> PoolStats:
+        """Return how many connections are open, available, waited for."""
+        return self.pool.stats()
+
+    def commit(self) -> None:
+        """End this thread's transaction and keep its work.
+
+        Raises :class:`psycopg2.errors.InFailedSqlTransaction` after a statement that failed: the
+        server would undo everything and call that success.
+        """
+        connection = self._mine.take()
+        if connection is None:
+            return
+        try:
+            if connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
+                raise InFailedSqlTransaction(
+                    "a statement of this transaction failed, so all of it was rolled back"
+                )
+            connection.commit()
+        finally:
+            self.pool.putconn(connection)
+
+    def rollback(self) -> None:
+        """End this thread's transaction and undo its work."""
+        connection = self._mine.take()
+        if connection is not None:
+            self.pool.putconn(connection)  # Which rolls back.
+
+    def close(self) -> None:
+        """Roll this thread's transaction back and close the pool.
+
+        Connections in use by other threads are closed when their transaction ends.
+        """
+        self.rollback()
+        self.pool.close()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has an open transaction."""
+        return self._mine.get() is not None
+
+    def _open(self) -> Connection:
+        try:
+            connection: Connection = psycopg2.connect(**self._parameters, client_encoding="UTF8")
+        except psycopg2.OperationalError as error:
+            raise connect_error(error, self._parameters) from None
+        except psycopg2.ProgrammingError as error:  # libpq knows no such parameter.
+            raise SettingsError(str(error).strip(), "see libpq's connection parameters") from None
+        if connection.server_version < OLDEST * 10000:
+            connection.close()
+            raise too_old(connection.server_version)
+        return connection
+
+    def _begin(self) -> None:
+        pool = self.pool
+        self._mine.set(pool.getconn(), pool.putconn)
+
+    def _connection(self) -> Connection:
+        connection = self._mine.get()
+        if connection is None:
+            raise TargetError("this thread has no open transaction", "begin one with execute()")
+        return connection
+
+    def _run(self, sql: str, params: Params, take: Take[T]) -> T:
+        with self._connection().cursor() as cursor:
+            cursor.execute(to_psycopg2(sql), portable(params))
+            return take(cursor)
+
+    def _run_counted(self, sql: str, params: Params) -> int:
+        return self._run(sql, params, _changed_rows)
+
+    def _run_many(self, sql: str, seq: Iterable[Params]) -> None:
+        with self._connection().cursor() as cursor:
+            execute_batch(cursor, to_psycopg2(sql), map(portable, seq), _PAGE_ROWS)
+
+    def _read(self, sql: str, params: Params, take: Take[T]) -> T:
+        if _MAY_READ.match(sql) is None:
+            raise NotARead
+        with self.pool.connection() as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                try:
+                    cursor.execute(_READ_ONLY + to_psycopg2(sql), portable(params))
+                except ReadOnlySqlTransaction:
+                    raise NotARead from None
+                return take(cursor)
+
+    def _current_schema(self) -> str:
+        row = self.fetchone("SELECT current_schema() AS name")
+        if row is None or row["name"] is None:
+            raise TargetError(
+                "no schema of the search path exists",
+                "create one, or set another: ALTER ROLE … SET search_path = …",
+            )
+        return str(row["name"])
+
+    def _is_complete(self, schema: str) -> bool:
+        """Whether nothing is missing: CREATE … IF NOT EXISTS would wait for all writers even so."""
+        names = [table.name for table in TABLES]
+        for table in TABLES:
+            names += [index.name for index in (primary_key(table), *table.indexes)]
+        row = self.fetchone(
+            "SELECT count(*) AS found FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = ? AND c.relname IN (SELECT jsonb_array_elements_text(?))",
+            (schema, names),
+        )
+        return row is not None and row["found"] == len(names)
+
+
+def _changed_rows(cursor: Any) -> int:
+    # rowcount alone is the number of rows a SELECT returned, too.
+    command = (cursor.statusmessage or "").partition(" ")[0]
+    return int(cursor.rowcount) if command in {"INSERT", "UPDATE", "DELETE", "MERGE"} else 0

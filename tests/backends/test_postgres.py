@@ -1,0 +1,161 @@
+"""What is PostgreSQL's own: the pool behind the backend, the schema, the choice of a backend."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from kgcore.backends import PostgreSQLBackend, SQLiteBackend, backend_from_settings, get_backend
+from kgcore.config import load_settings
+from kgcore.errors import PoolTimeoutError, SettingsError, TargetError
+from tests.servers import Database
+
+
+def backend_of(postgres: Database, **options: Any) -> PostgreSQLBackend:
+    return get_backend("postgres", **postgres.parameters, **options)
+
+
+def test_twenty_instances_start_at_once(postgres: Database) -> None:
+    errors: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            with backend_of(postgres, pool_size=1) as backend:
+                backend.init_schema()
+        except Exception as error:  # noqa: BLE001  # Reported below.
+            errors.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert postgres.rows(
+        "SELECT count(*) FROM pg_class WHERE relname = 'idx_entities_metadata'"
+    ) == [(1,)]
+
+
+def test_a_role_that_may_only_write_can_start_where_the_schema_is(postgres: Database) -> None:
+    role = f"reader_{postgres.database}"
+    postgres.rows(f"CREATE ROLE {role} LOGIN PASSWORD 'pw'")
+    try:
+        parameters = postgres.parameters | {"user": role, "password": "pw"}
+        with PostgreSQLBackend(**parameters) as limited:
+            with pytest.raises(TargetError, match="permission denied") as caught:
+                limited.init_schema()
+            assert f'GRANT USAGE, CREATE ON SCHEMA "public" TO {role}' in caught.value.hint
+            with backend_of(postgres) as owner:
+                owner.init_schema()
+            limited.init_schema()
+    finally:
+        postgres.rows(f"DROP ROLE {role}")
+
+
+def test_jsonb_operators_with_a_question_mark(postgres: Database) -> None:
+    with backend_of(postgres) as backend:
+        sql = "SELECT ?::jsonb ?? ? AS has, ?::jsonb ??| ARRAY['x', 'b'] AS any"
+        assert backend.fetchone(sql, ({"a": 1}, "a", {"b": 1})) == {"has": True, "any": True}
+
+
+def test_a_reader_keeps_no_connection(postgres: Database) -> None:
+    with backend_of(postgres, pool_size=1, max_overflow=0) as backend:
+        for _ in range(3):
+            threads = [threading.Thread(target=backend.fetchall, args=("SELECT 1",)) for _ in "ab"]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        stats = backend.pool_stats()
+        assert (stats.size, stats.available) == (1, 1)
+        idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state LIKE 'idle in%%'"
+        assert postgres.rows(idle, (postgres.database,)) == [(0,)]
+
+
+def test_an_exhausted_pool(postgres: Database) -> None:
+    with backend_of(postgres, pool_size=1, max_overflow=0, pool_timeout=0.1) as backend:
+        backend.execute("SELECT 1")
+        errors: list[PoolTimeoutError] = []
+
+        def read() -> None:
+            try:
+                backend.fetchone("SELECT 1")
+            except PoolTimeoutError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+        assert len(errors) == 1
+
+
+def test_a_locking_read_opens_a_transaction(postgres: Database) -> None:
+    with backend_of(postgres) as backend:
+        backend.init_schema()
+        backend.fetchall("SELECT id FROM entities FOR UPDATE")
+        assert backend.in_transaction
+        backend.rollback()
+        backend.fetchall(
+            "WITH made AS (INSERT INTO entities (type, name) VALUES ('a', 'b') RETURNING id)"
+            " SELECT id FROM made"
+        )
+        assert backend.in_transaction
+        backend.commit()
+        assert len(backend.fetchall("SELECT id FROM entities")) == 1
+
+
+def test_commit_after_a_failed_statement_is_an_error(postgres: Database) -> None:
+    with backend_of(postgres) as backend:
+        backend.execute("CREATE TABLE made (i integer)")
+        with pytest.raises(psycopg2.errors.UndefinedTable):
+            backend.execute("DELETE FROM nowhere")
+        with pytest.raises(psycopg2.errors.InFailedSqlTransaction, match="rolled back"):
+            backend.commit()
+        assert backend.fetchone("SELECT to_regclass('made') AS made") == {"made": None}
+
+
+def test_libpq_parameters_and_its_environment(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGHOST", postgres.host)
+    monkeypatch.setenv("PGPORT", str(postgres.port))
+    monkeypatch.setenv("PGDATABASE", postgres.database)
+    with PostgreSQLBackend(
+        user=postgres.user, password=postgres.password, application_name="it's me"
+    ) as backend:
+        assert backend.fetchone("SHOW application_name") == {"application_name": "it's me"}
+        assert postgres.password not in repr(backend)
+    with pytest.raises(SettingsError, match="colour"):
+        PostgreSQLBackend(colour="red").connect()
+
+
+def test_get_backend() -> None:
+    assert isinstance(get_backend("sqlite", db_path=Path("kg.db")), SQLiteBackend)
+    assert isinstance(get_backend("postgresql", host="h"), PostgreSQLBackend)
+    with pytest.raises(SettingsError, match=r"mysql.*sqlite, postgres"):
+        get_backend("mysql")
+
+
+def test_backend_from_settings(postgres: Database, tmp_path: Path) -> None:
+    chosen = backend_from_settings(
+        load_settings(sqlite_db_path=tmp_path / "kg.db"), connect_timeout=1
+    )
+    assert isinstance(chosen, SQLiteBackend)
+    assert chosen.db_path == tmp_path / "kg.db"
+    (tmp_path / "secret").write_text(f"{postgres.password}\n")
+    settings = load_settings(
+        kg_backend="postgres",
+        pg_host=postgres.host,
+        pg_port=postgres.port,
+        pg_database=postgres.database,
+        pg_user=postgres.user,
+        pg_password_file=tmp_path / "secret",
+        pg_pool_size=3,
+        pg_max_overflow=4,
+    )
+    with backend_from_settings(settings, application_name="kg") as backend:
+        assert isinstance(backend, PostgreSQLBackend)
+        assert backend.fetchone("SELECT current_database() AS name") == {"name": postgres.database}
+        assert backend.pool_stats().available == 7

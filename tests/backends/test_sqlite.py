@@ -1,0 +1,104 @@
+"""What is SQLite's own."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kgcore.backends import SQLiteBackend, sqlite
+from kgcore.errors import SourceError
+
+START = """
+import sys
+from pathlib import Path
+from kgcore.backends import get_backend
+with get_backend("sqlite", db_path=Path(sys.argv[1])) as backend:
+    backend.init_schema()
+    backend.execute("INSERT INTO entities (type, name) VALUES ('process', ?)", (sys.argv[2],))
+    backend.commit()
+"""
+
+
+def test_twenty_processes_start_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "kg.db"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", START, str(path), str(i)], stderr=subprocess.PIPE)
+        for i in range(20)
+    ]
+    assert [process.communicate()[1] for process in processes] == [b""] * 20
+    with SQLiteBackend(path) as backend:
+        assert backend.fetchone("SELECT count(*) AS rows FROM entities") == {"rows": 20}
+
+
+def test_the_file_is_in_wal_mode_and_checks_foreign_keys(tmp_path: Path) -> None:
+    with SQLiteBackend(tmp_path / "kg.db") as backend:
+        backend.init_schema()
+        assert backend.fetchone("PRAGMA journal_mode") == {"journal_mode": "wal"}
+        with pytest.raises(sqlite3.IntegrityError):
+            backend.execute("INSERT INTO relationships (from_id, to_id, type) VALUES (1, 2, 'x')")
+
+
+def test_a_lock_that_is_kept_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    with SQLiteBackend(tmp_path / "kg.db") as backend:
+        backend.init_schema()
+        with closing(sqlite3.connect(tmp_path / "kg.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(SourceError, match="another writer"):
+                backend.execute("DELETE FROM entities")
+            assert backend.fetchall("SELECT * FROM entities") == []
+        assert not backend.in_transaction
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear database, " * 100)
+    with pytest.raises(SourceError, match=r"letter\.txt") as caught:
+        SQLiteBackend(tmp_path / "letter.txt").connect()
+    assert "SQLITE_DB_PATH" in caught.value.hint
+    with pytest.raises(SourceError):
+        SQLiteBackend(tmp_path / "letter.txt" / "kg.db").connect()
+
+
+def test_close_closes_the_connections_of_all_threads(tmp_path: Path) -> None:
+    backend = SQLiteBackend(tmp_path / "kg.db")
+    backend.init_schema()
+    ready, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        backend.execute("DELETE FROM entities")
+        ready.set()
+        go_on.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert ready.wait(10)
+    backend.close()
+    assert not (tmp_path / "kg.db-wal").exists()  # It goes with the last connection.
+    go_on.set()
+    thread.join()
+
+
+def test_databases_in_memory_are_apart() -> None:
+    with SQLiteBackend(":memory:") as one, SQLiteBackend(":memory:") as other:
+        one.init_schema()
+        assert other.fetchall("SELECT name FROM sqlite_schema") == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_connected_backend_is_refused_after_a_fork(tmp_path: Path) -> None:
+    with SQLiteBackend(tmp_path / "kg.db") as backend:
+        child = os.fork()
+        if child == 0:
+            try:
+                backend.fetchone("SELECT 1")
+            except SourceError as error:
+                os._exit(0 if "after the fork" in error.hint else 2)
+            except BaseException:  # noqa: BLE001  # The child must not go on as a second pytest.
+                os._exit(3)
+            os._exit(4)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,174 @@
+"""The source is copied whole, or refused by name, and never changed."""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kgcore.errors import SourceError
+from kgcore.migration.stages.freeze import discard, freeze, verify_digest
+from tests.migration.graphs import small_graph
+
+
+def rows_of(path: Path) -> int:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
+        return int(connection.execute("SELECT count(*) FROM entities").fetchone()[0])
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def test_the_copy_is_named_by_its_digest(tmp_path: Path) -> None:
+    source = small_graph(tmp_path / "graph.db")
+    before = contents(tmp_path)
+    seen: list[tuple[int, int]] = []
+    frozen = freeze(source, tmp_path / "data", lambda done, total: seen.append((done, total)))
+    assert frozen.path.name.startswith(frozen.sha256)
+    assert hashlib.sha256(frozen.path.read_bytes()).hexdigest() == frozen.sha256
+    assert frozen.bytes == frozen.path.stat().st_size
+    assert frozen.original == source
+    assert seen
+    assert seen[-1][0] == seen[-1][1]
+    assert rows_of(frozen.path) == rows_of(source)
+    assert contents(tmp_path) == before
+    discard(frozen)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_an_open_wal_arrives_whole(tmp_path: Path) -> None:
+    source = small_graph(tmp_path / "graph.db")
+    with closing(sqlite3.connect(source)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("PRAGMA wal_autocheckpoint=0")
+        before = rows_of(source)
+        writer.execute(
+            "INSERT INTO entities (type, name, created_at, updated_at)"
+            " VALUES ('t', 'in the wal', 'x', 'x')"
+        )
+        writer.commit()
+        writer.execute(
+            "INSERT INTO entities (type, name, created_at, updated_at)"
+            " VALUES ('t', 'not committed', 'x', 'x')"
+        )
+        frozen = freeze(source, tmp_path / "data")
+    assert rows_of(frozen.path) == before + 1
+
+
+def test_a_writer_at_work_costs_no_row(tmp_path: Path) -> None:
+    source = small_graph(tmp_path / "graph.db", rows=20_000)
+    script = (
+        "import sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], timeout=30)\n"
+        "c.execute('PRAGMA journal_mode=WAL')\n"
+        "n = 0\n"
+        "while True:\n"
+        "    n += 1\n"
+        "    with c:\n"
+        "        for part in 'ab':\n"
+        "            c.execute('INSERT INTO mission_history (mission_id, status, created_at)'\n"
+        "                      ' VALUES (?, ?, ?)', (f'{part}{n}', 's', 'x'))\n"
+        "    print(n, flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, source], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        try:
+            assert writer.stdout is not None
+            committed = int(writer.stdout.readline())
+            copies = [freeze(source, tmp_path / "data") for _ in range(5)]
+        finally:
+            writer.kill()
+    for copy in copies:
+        with closing(sqlite3.connect(f"file:{copy.path}?mode=ro", uri=True)) as connection:
+            halves = connection.execute(
+                "SELECT count(*) FILTER (WHERE mission_id LIKE 'a%'),"
+                " count(*) FILTER (WHERE mission_id LIKE 'b%') FROM mission_history"
+            ).fetchone()
+        assert halves[0] == halves[1] >= committed
+
+
+def test_a_hot_journal_is_rolled_back_in_the_copy_alone(tmp_path: Path) -> None:
+    """What a writer leaves that was killed in the middle of a transaction."""
+    source = small_graph(tmp_path / "graph.db", rows=5_000)
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA cache_size=5'); c.execute('BEGIN')\n"
+        "c.execute(\"UPDATE entities SET name = name || 'spoiled'\")\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    good = source.read_bytes()
+    subprocess.run([sys.executable, "-c", script, source], check=False)
+    assert source.read_bytes() != good
+    assert (tmp_path / "graph.db-journal").stat().st_size > 0
+    before = contents(tmp_path)
+    frozen = freeze(source, tmp_path / "data")
+    with closing(sqlite3.connect(f"file:{frozen.path}?mode=ro", uri=True)) as connection:
+        spoiled = connection.execute(
+            "SELECT count(*) FROM entities WHERE name LIKE '%spoiled'"
+        ).fetchone()
+    assert spoiled == (0,)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"not a database, but some text", "is not a SQLite database"),
+        (os.urandom(8192), "or it is encrypted"),
+        (b"SQLite format 3\0" + b"\0" * 84, "is damaged"),
+    ],
+)
+def test_what_is_no_database_is_refused_by_name(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    source = tmp_path / "graph.db"
+    if content is not None:
+        source.write_bytes(content)
+    with pytest.raises(SourceError, match=message) as caught:
+        freeze(source, tmp_path / "data")
+    assert caught.value.hint
+    assert not (tmp_path / "data").exists() or list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is a directory"):
+        freeze(tmp_path, tmp_path / "data")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "page"])
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
+    source = small_graph(tmp_path / "graph.db", rows=5_000)
+    content = bytearray(source.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        content[4096 * 5 : 4096 * 6] = b"\xaa" * 4096
+    source.write_bytes(content)
+    with pytest.raises(SourceError, match="is damaged"):
+        freeze(source, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_another_file_under_the_same_name_is_noticed(tmp_path: Path) -> None:
+    frozen = freeze(small_graph(tmp_path / "graph.db"), tmp_path / "data")
+    verify_digest(frozen)
+    time.sleep(0.01)
+    other = small_graph(tmp_path / "other.db", rows=301)
+    frozen.path.chmod(0o600)
+    shutil.copyfile(other, frozen.path)
+    with pytest.raises(SourceError, match="is not the file that was planned"):
+        verify_digest(frozen)
+    frozen.path.unlink()
+    with pytest.raises(SourceError, match="is missing"):
+        verify_digest(frozen)

@@ -1,0 +1,295 @@
+"""The two lanes: neither lets anything through that the other, or the server, sees differently."""
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from kgcore.migration.model import Chunk, PlannedTable
+from kgcore.migration.stages import check, encode, extract
+from kgcore.model import Column, Kind, Table
+from kgcore.schema import ENTITIES
+from tests.migration.comparer import COLUMNS, differences
+from tests.migration.conftest import Migrate
+from tests.migration.graphs import entity, mission, write_graph
+from tests.servers import Database
+
+MOMENT = Table("t", (Column("id", Kind.KEY, nullable=False), Column("at", Kind.TIMESTAMP)))
+
+
+def careful(table: Table, *values: Any) -> list[Any]:
+    """Each value's text, or the SQLSTATE by which it is refused."""
+    rows = [(number, value) for number, value in enumerate(values)]
+    checked = check.check(table, rows)
+    texts = {row: line.split("\t")[1] for row, line in zip(checked.ids, checked.lines, strict=True)}
+    refused = {refusal.row_id: refusal.sqlstate for refusal in checked.refusals}
+    return [texts.get(number, refused.get(number)) for number in range(len(values))]
+
+
+def of_kind(kind: Kind) -> Table:
+    return Table("t", (Column("id", Kind.KEY, nullable=False), Column("value", kind)))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2009-04-24T11:30:00Z", "2009-04-24T11:30:00Z"),
+        ("2008-02-29T11:30:00Z", "2008-02-29T11:30:00+00:00"),
+        ("2009-04-31T00:00:00Z", "22008"),
+        ("2009-04-24T11:30:00", "2009-04-24T11:30:00+00:00"),
+        ("2009-04-24 11:30:00.5+02:00", "2009-04-24T09:30:00.500000+00:00"),
+        ("2009-04-24T11:30:00-0330", "2009-04-24T15:00:00+00:00"),
+        ("2009-04-24", "2009-04-24T00:00:00+00:00"),
+        ("2009-04-24T11:30:00.123456000Z", "2009-04-24T11:30:00.123456+00:00"),
+        ("2009-04-24T11:30:00.123456789Z", "22008"),
+        ("2009-04-24T24:00:00Z", "22008"),
+        ("2016-12-31T23:59:60Z", "22008"),
+        ("2009-02-29T00:00:00Z", "22008"),
+        ("0000-01-01T00:00:00Z", "22008"),
+        ("10000-01-01T00:00:00Z", "22007"),
+        ("0001-01-01T00:00:00+01:00", "22008"),
+        ("now", "22007"),
+        ("", "22007"),
+        ("1240572600", "22007"),
+        (1240572600, "42804"),
+        (2454946.97917, "42804"),
+        (None, "\\N"),
+    ],
+)
+def test_timestamps_are_exact_or_refused(value: Any, expected: str) -> None:
+    # Behind a plain value too: then the column isn't cleared as a whole.
+    assert careful(MOMENT, value) == [expected]
+    assert careful(MOMENT, "2009-04-24T11:30:00Z", value)[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (Kind.INTEGER, 2**63 - 1, "9223372036854775807"),
+        (Kind.INTEGER, 2.0, "2"),
+        (Kind.INTEGER, 2.5, "22003"),
+        (Kind.INTEGER, 2.0**63, "22003"),
+        (Kind.INTEGER, "7", "7"),
+        (Kind.INTEGER, "07", "42804"),
+        (Kind.INTEGER, b"7", "42804"),
+        (Kind.REAL, -0.0, "-0.0"),
+        (Kind.REAL, 5e-324, "5e-324"),
+        (Kind.REAL, float("inf"), "inf"),
+        (Kind.REAL, 2**53, "9007199254740992.0"),
+        (Kind.REAL, 2**53 + 1, "22003"),
+        (Kind.REAL, "1.5", "1.5"),
+        (Kind.REAL, "1.50", "42804"),
+        (Kind.REAL, "nan", "nan"),
+        (Kind.TEXT, "", ""),
+        (Kind.TEXT, "\\N", "\\\\N"),
+        (Kind.TEXT, "\\.\n\t\r", "\\\\.\\n\\t\\r"),
+        (Kind.TEXT, "a\0b", "22021"),
+        (Kind.TEXT, b"blob", "42804"),
+        (Kind.TEXT, extract.InvalidText(b"\xff"), "22021"),
+        (Kind.BLOB, b"\x00\xff", "\\\\x00ff"),
+        (Kind.BLOB, "text", "42804"),
+        (Kind.JSON, "{}", "{}"),
+        (Kind.JSON, "", "22P02"),
+        (Kind.JSON, "{'a': 1}", "22P02"),
+        (Kind.JSON, '{"a": NaN}', "22P02"),
+        (Kind.JSON, "-Infinity", "22P02"),
+        (Kind.JSON, '"\\u0000"', "22P05"),
+        (Kind.JSON, '{"\\u0000": 1}', "22P05"),
+        (Kind.JSON, '"\\\\u0000"', '"\\\\\\\\u0000"'),
+        (Kind.JSON, '["\\ud800"]', "22P02"),
+        (Kind.JSON, '"\\ud83d\\ude00"', '"\\\\ud83d\\\\ude00"'),
+        (Kind.JSON, "1e400", "1e400"),
+        (Kind.JSON, "9" * 5000, "9" * 5000),
+        (Kind.JSON, '{"a": 1, "a": 2}', '{"a": 1, "a": 2}'),
+    ],
+)
+def test_values_are_exact_or_refused(kind: Kind, value: Any, expected: str) -> None:
+    assert careful(of_kind(kind), value) == [expected]
+    assert careful(of_kind(kind), None, value) == ["\\N", expected]
+
+
+digits = st.integers(0, 99).map(lambda number: f"{number:02d}")
+zones = st.sampled_from(["", "Z", "z", "+02", "-0330", "+05:45", "+24:00", "+15:59", " Z"])
+stamps = st.builds(
+    lambda *parts: "".join(parts),
+    st.sampled_from(["2009", "0000", "0001", "9999", "10000", "-001", "1582", "1969"]),
+    st.sampled_from(["-", "", "/"]),
+    digits,
+    st.sampled_from(["-", "", "/"]),
+    digits,
+    st.sampled_from(["T", " ", "t", "", "  "]),
+    st.sampled_from(["", "11", "24", "1", "23"]),
+    st.sampled_from(["", ":30", "30", ":60", ":5"]),
+    st.sampled_from(["", ":59", "59", ":60", ":5"]),
+    st.sampled_from(["", ".1", ".123456", ".1234567", ".123456000", ".", ",5"]),
+    zones,
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(stamps)
+@example("2009-04-24T11")
+@example("2009-04-24 1130")
+def test_what_arrow_reads_as_a_timestamp_the_careful_lane_reads_alike(text: str) -> None:
+    table = Table("t", (Column("at", Kind.TIMESTAMP),))
+    values = pa.array([text])
+    try:
+        fast = encode._cast(table.columns[0], values)
+    except encode.UnsuitedError:
+        return
+    micros = pc.cast(fast, pa.int64())[0].as_py()
+    (slow,) = careful(MOMENT, text)
+    moment = datetime.fromisoformat(slow)  # A refusal would be a SQLSTATE and fail here.
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    difference = moment - epoch
+    assert (
+        difference.days * 86400 + difference.seconds
+    ) * 10**6 + difference.microseconds == micros
+
+
+plain_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+moments = st.datetimes(timezones=st.just(UTC)).map(lambda at: at.isoformat().replace("+00:00", "Z"))
+json_texts = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | plain_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
+    max_leaves=6,
+).map(lambda value: __import__("json").dumps(value, ensure_ascii=False))
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.lists(
+        st.tuples(plain_text, st.none() | json_texts, moments, moments),
+        max_size=30,
+        unique_by=lambda row: row[0],
+    ),
+    st.lists(
+        st.tuples(
+            st.none() | st.floats(allow_nan=False), st.none() | st.integers(-(2**63), 2**63 - 1)
+        ),
+        max_size=30,
+    ),
+)
+def test_good_values_of_every_kind_arrive_unchanged(
+    migrate: Migrate, postgres: Database, tmp_path: Path, entities: list[Any], missions: list[Any]
+) -> None:
+    path = tmp_path / "graph.db"
+    path.unlink(missing_ok=True)
+    write_graph(
+        path,
+        entities=[
+            (number, "t", name, metadata, created, updated)
+            for number, (name, metadata, created, updated) in enumerate(entities, 1)
+        ],
+        missions=[
+            (number, f"m{number}", "s", None, cost, iterations, cost, None, None, "2020-01-01")
+            for number, (cost, iterations) in enumerate(missions, 1)
+        ],
+    )
+    report = migrate(path, if_exists="replace", chunk_rows=7)
+    assert report.is_done, report.errors
+    assert differences(path, postgres.connect()) == []
+
+
+any_value = (
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.binary(max_size=9)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+    | json_texts
+    | moments
+    | stamps
+    | st.sampled_from(["1.5", "7", "{}", "\\N", "\\.", "NaN", '"\\u0000"', "[" * 9])
+)
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(st.tuples(*[any_value] * 9), min_size=1, max_size=25))
+def test_source_is_loaded_plus_rejected_whatever_is_in_it(
+    migrate: Migrate, postgres: Database, tmp_path: Path, rows: list[tuple[Any, ...]]
+) -> None:
+    """Every storage class in every column; the columns have no type, so SQLite converts nothing."""
+    path = tmp_path / "any.db"
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as sqlite:
+        for table, names in COLUMNS.items():
+            columns = names.split()[1:]
+            sqlite.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, {', '.join(columns)})")
+            marks = ", ".join("?" * len(columns))
+            sqlite.executemany(
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",
+                [row[: len(columns)] for row in rows],
+            )
+        sqlite.commit()
+    report = migrate(path, if_exists="replace", chunk_rows=9, max_rejects=10**6)
+    assert report.is_done, report.errors
+    for table in report.tables.values():
+        assert table.source_rows == table.loaded_rows + table.rejected_rows == len(rows)
+        assert table.verified_rows == table.loaded_rows
+
+
+def test_a_chunk_with_a_bad_row_takes_the_careful_lane_alone(
+    migrate: Migrate, postgres: Database, tmp_path: Path
+) -> None:
+    rows = [entity(number) for number in range(1, 301)]
+    rows[120] = entity(121, metadata="{")
+    report = migrate(
+        write_graph(tmp_path / "graph.db", entities=rows, missions=[mission(1)]),
+        chunk_rows=50,
+        max_rejects=1,
+    )
+    assert report.is_done
+    lanes = postgres.rows(
+        "SELECT lane, count(*) FROM kg_migration.steps WHERE stage = 'load' GROUP BY 1 ORDER BY 1"
+    )
+    assert lanes == [("careful", 1), ("fast", 6)]
+
+
+def test_deep_json_is_left_to_the_server(
+    migrate: Migrate, postgres: Database, tmp_path: Path
+) -> None:
+    rows = [entity(number) for number in range(1, 60)]
+    rows[10] = entity(11, metadata="[" * 2_000 + "]" * 2_000)
+    rows[20] = entity(21, metadata="[" * 100_000 + "]" * 100_000)
+    report = migrate(write_graph(tmp_path / "graph.db", entities=rows), max_rejects=1)
+    assert report.is_done, report.errors
+    assert report.tables["entities"].rejected_rows == 1
+    assert postgres.rows("SELECT row_id, sqlstate FROM kg_migration.rejects") == [(21, "54001")]
+
+
+def test_rows_are_read_in_batches_and_undecodable_text_is_marked(tmp_path: Path) -> None:
+    path = write_graph(
+        tmp_path / "graph.db",
+        entities=[entity(number) for number in range(-10, extract.BATCH_ROWS + 10)],
+        more="UPDATE entities SET name = CAST(x'ff41' AS TEXT) WHERE id = 5",
+    )
+    planned = PlannedTable(ENTITIES, 0, 0)
+    chunk = Chunk("entities", -(2**63), None, 0)
+    batches = list(extract.read_rows(path, planned, chunk))
+    assert [len(batch) for batch in batches] == [extract.BATCH_ROWS, 20]
+    ids = [row[0] for batch in batches for row in batch]
+    assert ids == list(range(-10, extract.BATCH_ROWS + 10))
+    assert batches[0][15][2] == extract.InvalidText(b"\xffA")
+    (raw,) = extract.read_raw(path, planned, [5])
+    assert raw.values[2] == b"\xffA"
+    assert raw.storage == ("integer", "text", "text", "text", "text", "text")

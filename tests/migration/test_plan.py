@@ -1,0 +1,106 @@
+"""Chunks cover every id exactly once, in about equal shares."""
+
+import sqlite3
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kgcore.errors import SourceError
+from kgcore.migration.model import MIN_ID, Chunk, Options
+from kgcore.migration.pipeline import planned_steps, unlocked
+from kgcore.migration.stages.plan import chunks, plan
+from kgcore.model import Column, Kind, Table
+from kgcore.schema import TABLES, sqlite_ddl
+
+KEYS = Table("t", (Column("id", Kind.KEY, nullable=False),))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sets(st.integers(-(2**63), 2**63 - 1) | st.integers(-20, 20)), st.integers(1, 12))
+@example({2**63 - 1, -(2**63)}, 1)
+def test_chunks_cover_all_ids_once(ids: set[int], chunk_rows: int) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    connection.executemany("INSERT INTO t VALUES (?)", [(row_id,) for row_id in ids])
+    found = list(chunks(connection, KEYS, len(ids), chunk_rows))
+    connection.close()
+    assert sum(chunk.rows for chunk in found) == len(ids)
+    for chunk in found:
+        inside = [i for i in ids if chunk.lower <= i and (chunk.upper is None or i < chunk.upper)]
+        assert len(inside) == chunk.rows <= chunk_rows
+    if found:
+        assert found[0].lower == MIN_ID
+        assert found[-1].upper is None
+        assert all(left.upper == right.lower for left, right in pairwise(found))
+        assert max(c.rows for c in found) - min(c.rows for c in found) <= 1
+
+
+def test_an_empty_range_is_no_chunk() -> None:
+    with pytest.raises(ValueError, match="empty chunk"):
+        Chunk("t", 5, 5, 1)
+
+
+def graph(more: str = "") -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:")
+    for statement in sqlite_ddl():
+        connection.execute(statement)
+    connection.executescript(more)
+    return connection
+
+
+def test_large_rows_make_smaller_chunks() -> None:
+    connection = graph("INSERT INTO file_snapshots (file_path) VALUES ('a'), ('b'), ('c'), ('d')")
+    planned = {item.table.name: item for item in plan(connection, 10 * 2**30, Options())}
+    assert [chunk.rows for chunk in planned["file_snapshots"].chunks] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("DROP TABLE relationships", "no table relationships"),
+        ("ALTER TABLE entities RENAME COLUMN type TO kind", "no column"),
+        ("ALTER TABLE mission_history DROP COLUMN cost_usd", "no column cost_usd"),
+        (
+            "ALTER TABLE file_snapshots RENAME TO f; CREATE VIEW file_snapshots AS SELECT * FROM f",
+            "is a view",
+        ),
+        (
+            "DROP TABLE file_snapshots; CREATE VIRTUAL TABLE file_snapshots USING fts5(file_path)",
+            "is a virtual table",
+        ),
+        ("CREATE TABLE loose (a TEXT)", "no INTEGER PRIMARY KEY"),
+        (f"CREATE TABLE {'long' * 16} (id INTEGER PRIMARY KEY)", "63 bytes"),
+        (f"ALTER TABLE entities ADD COLUMN {'é' * 32} TEXT", "63 bytes"),
+    ],
+)
+def test_what_is_no_graph_is_refused_by_name(more: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        plan(graph(more), 1, Options())
+
+
+def test_the_order_of_the_stages() -> None:
+    connection = graph(
+        "INSERT INTO entities (type, name) VALUES ('a', 'b');"
+        "INSERT INTO relationships (from_id, to_id, type) VALUES (1, 1, 't')"
+    )
+    tables = {item.table.name: item for item in plan(connection, 1, Options())}
+    left: dict = {}
+    for step in planned_steps(tuple(tables.values())):
+        left[step.stage, step.table] = left.get((step.stage, step.table), 0) + 1
+    assert set(tables) == {table.name for table in TABLES}
+    order = []
+    while any(left.values()):
+        free = unlocked(tables, left)
+        group = next(group for group in sorted(left) if left[group] and group in free)
+        left[group] = 0
+        order.append(group)
+    position = {group: number for number, group in enumerate(order)}
+    for table in tables:
+        assert position["key", table] > position["index", table]
+        if ("load", table) in position:
+            assert position["index", table] > position["load", table]
+            assert position["verify", table] > position["key", table]
+    assert position["key", "relationships"] > position["index", "entities"]
+    assert order[-1] == ("cutover", "")
