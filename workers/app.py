@@ -5,12 +5,18 @@ whether there is anything to do. So every setting below prefers delivering a mes
 losing one.
 """
 
+import warnings
+
 from celery import Celery
+from celery.platforms import SecurityWarning
 
 from kgcore.config import load_settings
 
 #: The queue of all steps.
 QUEUE = "kg"
+
+# It warns root of pickles in the broker, of which none is read here.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("jarvis-kg", include=["workers.tasks"])
 app.conf.update(

@@ -151,7 +151,7 @@ class Channel:
     def server_version(self) -> str:
         """Return the server's version. Raises :class:`BrokerError`."""
         try:
-            info = cast("dict[str, Any]", self._redis.info("server"))
+            info = self._redis.info("server")
         except redis.RedisError as error:
             raise unreachable(error) from None
         return str(info.get("valkey_version", info["redis_version"]))

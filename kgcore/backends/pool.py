@@ -108,7 +108,12 @@ class ConnectionPool:
         idle = self._claim_or_wait(self._timeout if timeout is None else timeout)
         if idle is None:
             return self._lend(self._open())
-        if is_alive(idle.connection, time.monotonic() - idle.since):
+        try:
+            alive = is_alive(idle.connection, time.monotonic() - idle.since)
+        except BaseException:  # Ctrl-C.
+            self._take_back(idle.connection, usable=False)
+            raise
+        if alive:
             return self._lend(idle.connection)
         idle.connection.close()
         with self._lock:
@@ -127,7 +132,11 @@ class ConnectionPool:
                 raise ValueError("this connection is not lent by this pool")
             self._lent.remove(connection)
             self._moving += 1
-        self._take_back(connection, usable=reset(connection))
+        usable = False
+        try:
+            usable = reset(connection)
+        finally:
+            self._take_back(connection, usable=usable)
 
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""

@@ -1,9 +1,11 @@
 """The graph in a SQLite file."""
 
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
-import uuid
+import weakref
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -27,10 +29,11 @@ class SQLiteBackend(KGBackend):
     :class:`SourceError`. One that began with a read and then wrote would fail at once wherever
     another had written in between. So keep transactions short, and read outside them.
 
-    ``:memory:`` is a database of this object's, shared by its threads, gone when it is closed.
+    ``:memory:`` is a database of this object's, shared by its threads, gone when it is closed. It
+    is a temporary file: SQLite's own lets no one read while another writes.
 
-    JSON and timestamps are text here: ``row["metadata"]`` is a ``str``. A backend can't be taken
-    through a fork, because SQLite's file locks don't survive one: connect in the child.
+    JSON and timestamps are text here: ``row["metadata"]`` is a ``str``. An open backend can't be
+    taken through a fork, because SQLite's file locks don't survive one: close it before.
     """
 
     name = "sqlite"
@@ -38,8 +41,7 @@ class SQLiteBackend(KGBackend):
     def __init__(self, db_path: Path | str) -> None:
         self.db_path = Path(db_path)
         self._in_memory = str(db_path) == ":memory:"
-        # Unlike a shared cache, memdb lets connections wait for each other as those of a file do.
-        self._address = f"file:/{uuid.uuid4()}?vfs=memdb" if self._in_memory else str(db_path)
+        self._file = self._temporary_file() if self._in_memory else self.db_path
         self._mine: PerThread[sqlite3.Connection] = PerThread()
         self._open: set[sqlite3.Connection] = set()
         self._pid = os.getpid()
@@ -50,9 +52,10 @@ class SQLiteBackend(KGBackend):
 
     def connect(self) -> None:
         """Open the file. Raises :class:`SourceError` if it can't be, or is no SQLite database."""
-        if not self._open:
-            self._pid = os.getpid()
-        self._closed = False
+        if self._closed:
+            self._closed = False
+            if self._in_memory:
+                self._file = self._temporary_file()
         self._connection()
 
     def init_schema(self) -> None:
@@ -79,6 +82,8 @@ class SQLiteBackend(KGBackend):
         if self._pid == os.getpid():
             while self._open:
                 self._open.pop().close()
+            if self._in_memory:
+                shutil.rmtree(self._file.parent, ignore_errors=True)
         self._mine = PerThread()
 
     @property
@@ -90,15 +95,16 @@ class SQLiteBackend(KGBackend):
     def _begin(self) -> None:
         connection = self._connection()
         try:
+            connection.execute("PRAGMA query_only = OFF")
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
+            self.rollback()
             if not _is(error, sqlite3.SQLITE_BUSY):
                 raise
             raise SourceError(
                 f"{self.db_path}: another writer kept the lock for {BUSY_SECONDS:g} s",
                 "end its transaction; PostgreSQL (KG_BACKEND=postgres) lets many write at once",
             ) from None
-        connection.execute("PRAGMA query_only = OFF")
 
     def _end(self, command: str) -> None:
         connection = self._mine.get()
@@ -146,18 +152,16 @@ class SQLiteBackend(KGBackend):
     def _connect(self) -> sqlite3.Connection:
         if self._closed:
             raise SourceError(f"{self.db_path}: the backend is closed", "call connect() first")
-        if self._pid != os.getpid():
+        if not self._open:
+            self._pid = os.getpid()
+        elif self._pid != os.getpid():
             raise SourceError(
-                f"{self.db_path} was opened by the process this one was forked from",
-                "make and connect the backend after the fork",
+                f"{self.db_path} is open in the process this one was forked from",
+                "close the backend before the fork, and connect after it",
             )
         try:
-            if self._in_memory and not self._open:
-                # The database lasts while a connection is open: this one is no thread's.
-                self._open.add(self._opened())
-            if not self._in_memory:
-                self.db_path.parent.mkdir(parents=True, exist_ok=True)
-            connection = self._opened()
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            connection = _opened(self._file)
         except (OSError, sqlite3.DatabaseError) as error:
             raise SourceError(
                 f"{self.db_path} can't be used as SQLite database: {error}",
@@ -166,22 +170,10 @@ class SQLiteBackend(KGBackend):
         self._open.add(connection)
         return connection
 
-    def _opened(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._address,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,  # close() comes from any thread.
-            uri=self._in_memory,
-        )
-        try:
-            _use_wal(connection)
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA query_only = ON")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _temporary_file(self) -> Path:
+        directory = Path(tempfile.mkdtemp(prefix="jarvis-kg-"))
+        weakref.finalize(self, _remove, directory, os.getpid())
+        return directory / "memory.db"
 
 
 class _Closing:
@@ -193,6 +185,26 @@ class _Closing:
     def __call__(self, connection: sqlite3.Connection) -> None:
         self._open.discard(connection)
         connection.close()
+
+
+def _remove(directory: Path, owner: int) -> None:
+    if os.getpid() == owner:  # And not in a forked child that ends.
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    # Any thread may close the backend, and with it the others' connections.
+    connection = sqlite3.connect(
+        file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _use_wal(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

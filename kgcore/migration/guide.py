@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.config import load_settings
@@ -106,7 +106,7 @@ def migrate_to_postgresql(
     if_exists: Literal["fail", "replace"] = "fail",
     max_rejects: int = 0,
     threads: int = _THREADS,
-    **connection: str,
+    **connection: Any,
 ) -> MigrationProgress:
     """Migrate a SQLite knowledge graph; the same pipeline as ``kg migrate``, without a broker.
 

@@ -49,7 +49,7 @@ def cursor(postgres_server: PostgresServer) -> Iterator[Any]:
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.one_of(KEPT, st.sampled_from([MARK, ESCAPED]))))
+@given(st.lists(st.one_of(KEPT, st.sampled_from([MARK, ESCAPED])), min_size=1))
 def test_all_but_the_marks_stays(cursor: Any, tokens: list[str]) -> None:
     sql = " ".join(tokens)
     translated = to_psycopg2(sql)

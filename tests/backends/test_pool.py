@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psycopg2
@@ -50,6 +51,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)
+
+
+def some_wait(pool: ConnectionPool, number: int) -> bool:
+    return pool.stats().waiting == number
 
 
 def test_nothing_is_opened_before_it_is_needed(make_pool: MakePool, postgres: Database) -> None:
@@ -102,7 +107,7 @@ def test_waiters_are_served_in_order(make_pool: MakePool) -> None:
     threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
     for number, thread in enumerate(threads):
         thread.start()
-        wait_for(lambda expected=number + 1: pool.stats().waiting == expected)
+        wait_for(partial(some_wait, pool, number + 1))
     pool.putconn(held)
     for thread in threads:
         thread.join()

@@ -1,5 +1,6 @@
 """What is PostgreSQL's own: the pool behind the backend, the schema, the choice of a backend."""
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,29 @@ def test_libpq_parameters_and_its_environment(
         assert postgres.password not in repr(backend)
     with pytest.raises(SettingsError, match="colour"):
         PostgreSQLBackend(colour="red").connect()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_leaves_the_parents_transaction_alone(postgres: Database) -> None:
+    with backend_of(postgres) as backend:
+        backend.execute("CREATE TABLE made (i integer)")
+        child = os.fork()
+        if child == 0:
+            os._exit(_as_child(backend))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        backend.commit()
+        assert backend.fetchall("SELECT i FROM made") == []
+
+
+def _as_child(backend: PostgreSQLBackend) -> int:
+    try:
+        in_transaction = backend.in_transaction
+        seen = backend.fetchone("SELECT to_regclass('made') AS made")
+        backend.execute("CREATE TABLE of_the_child (i integer)")
+        backend.close()
+    except BaseException:  # noqa: BLE001  # The child must not go on as a second pytest.
+        return 2
+    return 3 if in_transaction or seen != {"made": None} else 0
 
 
 def test_get_backend() -> None:

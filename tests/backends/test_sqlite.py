@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -83,22 +84,39 @@ def test_close_closes_the_connections_of_all_threads(tmp_path: Path) -> None:
     thread.join()
 
 
-def test_databases_in_memory_are_apart() -> None:
+def test_databases_in_memory_are_apart_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with SQLiteBackend(":memory:") as one, SQLiteBackend(":memory:") as other:
         one.init_schema()
         assert other.fetchall("SELECT name FROM sqlite_schema") == []
+    never_closed = SQLiteBackend(":memory:")
+    never_closed.connect()
+    del never_closed
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_connected_backend_is_refused_after_a_fork(tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed_before", [False, True])
+def test_only_a_closed_backend_is_taken_through_a_fork(tmp_path: Path, closed_before: bool) -> None:
     with SQLiteBackend(tmp_path / "kg.db") as backend:
+        if closed_before:
+            backend.close()
         child = os.fork()
         if child == 0:
-            try:
-                backend.fetchone("SELECT 1")
-            except SourceError as error:
-                os._exit(0 if "after the fork" in error.hint else 2)
-            except BaseException:  # noqa: BLE001  # The child must not go on as a second pytest.
-                os._exit(3)
-            os._exit(4)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            os._exit(_as_child(backend))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == (0 if closed_before else 2)
+
+
+def _as_child(backend: SQLiteBackend) -> int:
+    try:
+        backend.connect()
+        backend.init_schema()
+        backend.close()
+    except SourceError as error:
+        return 2 if "before the fork" in error.hint else 3
+    except BaseException:  # noqa: BLE001  # The child must not go on as a second pytest.
+        return 4
+    return 0

@@ -63,12 +63,8 @@ def main() -> NoReturn:
             sys.stdout.write(json.dumps(failed | {"errors": [error.message]}) + "\n")
         complain(error.message, error.hint)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        complain("interrupted", STATE.after_interrupt)
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        complain("interrupted", STATE.after_interrupt)
-        sys.exit(INTERRUPTED)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -77,6 +73,8 @@ def main() -> NoReturn:
             raise
         complain(f"unexpected: {type(error).__name__}: {error}", "see more with kg --debug …")
         sys.exit(1)
+    if code == INTERRUPTED:  # Typer turns Ctrl-C into this.
+        complain("interrupted", STATE.after_interrupt)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -92,7 +92,11 @@ def list_rejects(
     )
     return tuple(
         Reject(
-            *row[:5],
+            table=row[0],
+            row_id=row[1],
+            column=row[2],
+            reason=row[3],
+            sqlstate=row[4],
             storage=dict(zip(row[5], row[6], strict=True)),
             values={
                 name: None if value is None else bytes(value)
