@@ -1,56 +1,12 @@
-"""The Celery application. ``celery -A workers.app worker`` on any machine joins in.
-
-Redis carries hints and no truth: a message names a step, and the ledger in PostgreSQL decides
-whether there is anything to do. So every setting below prefers delivering a message twice to
-losing one.
-"""
+"""The Celery application. ``celery -A workers.app worker`` on any machine joins in."""
 
 import warnings
 
 from celery import Celery
 from celery.platforms import SecurityWarning
 
-from kgcore.config import load_settings
-
-#: The queue of all steps.
-QUEUE = "kg"
-
 # It warns root of pickles in the broker, of which none is read here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("jarvis-kg", include=["workers.tasks"])
-app.conf.update(
-    broker_url=load_settings().redis_url(),
-    task_default_queue=QUEUE,
-    # Nothing but JSON is read: a pickle in the broker would run code.
-    accept_content=["json"],
-    task_serializer="json",
-    # Acknowledged after the work. A worker that dies leaves its message to the next.
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    # One message a process, and none hoarded: without the second setting (Celery 5.6, Redis) a
-    # worker takes its next message while it still works, and other machines idle.
-    worker_prefetch_multiplier=1,
-    worker_disable_prefetch=True,
-    # Outcomes are in the ledger; result keys in Redis would be read by nobody.
-    task_ignore_result=True,
-    result_backend=None,
-    # A worker may be started before Redis is.
-    broker_connection_retry_on_startup=True,
-    # After a lost connection a late-acknowledged task goes on: its work is fenced by the ledger.
-    worker_cancel_long_running_tasks_on_connection_loss=False,
-    broker_transport_options={
-        # A step may take hours (an index of a large table). Redelivery to an idle worker would be
-        # a no-op, and the sweeper finds lost steps long before.
-        "visibility_timeout": 6 * 3600,
-        # A dead peer that sends no RST is noticed by these.
-        "socket_timeout": 30,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
-    },
-    broker_connection_timeout=5,
-    # No task of ours is ever sent by worker events, and `kg doctor` asks by ping.
-    worker_send_task_events=False,
-    worker_hijack_root_logger=True,
-)
+app.config_from_object("workers.celeryconfig")

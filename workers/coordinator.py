@@ -27,7 +27,7 @@ from kgcore.migration import runs
 from kgcore.migration.model import Options, Run, RunState, StepRef
 from kgcore.migration.reports import read_report
 from kgcore.migration.stages.report import Report
-from workers.app import QUEUE, app
+from workers.app import app
 from workers.progress import Channel, Progress, unreachable
 from workers.tasks import send
 
@@ -145,7 +145,7 @@ class Coordinator:
 
     def _sweep(self, run_id: str) -> None:
         try:
-            empty = self._channel.queue_length(QUEUE) == 0
+            empty = self._channel.queue_length(app.conf.task_default_queue) == 0
             self._channel.rebuild(self._pool, run_id)
         except (redis.RedisError, BrokerError) as error:
             _log.warning("Redis can't be asked, the sweep waits: %s", error)

@@ -162,7 +162,7 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
 def _claim(place: Workplace, ref: StepRef) -> tuple[Run, Step] | None:
     """Return the step if it is this worker's to do; say in the log why it is not."""
     with ledger.transaction(place.pool) as cursor:
-        run = ledger.find_run(cursor, ref.run_id) if ledger.is_installed(cursor) else None
+        run = ledger.find_run(cursor, ref.run_id)
         if run is None or run.protocol != PROTOCOL:
             _log.warning("step %s is of no run this worker knows: left alone", ref.step_id)
             return None

@@ -263,7 +263,7 @@ def test_interrupted_says_how_to_go_on(kg: Kg, postgres: Database, tmp_path: Pat
         (["migrate", "x.db", "--chunk-rows", "0"], 2, "chunk-rows"),
         (["migrate", "x.db", "--if-exists", "drop"], 2, "if-exists"),
         (["migrate", "x.db", "--dry-run"], 1, "does not exist"),
-        (["report", "nonsense"], 1, "kg_migration"),
+        (["report", "nonsense"], 2, "there is no run 'nonsense'"),
         (["progress"], 2, "Redis knows of no run"),
         (["sample", "out.db", "--max-commits", "3"], 2, "--from-git"),
     ],

@@ -6,10 +6,10 @@ import signal
 import sys
 from typing import Annotated, NoReturn
 
-import click
 import typer
+from typer.exceptions import TyperException
 
-from kgcore.errors import KGError
+from kgcore.errors import KGError, SettingsError
 from workers.cli import demo, doctor, embedded, inspect, migrate, sample, worker
 from workers.cli.output import STATE, complain
 
@@ -63,11 +63,11 @@ def main() -> NoReturn:
             sys.stdout.write(json.dumps(failed | {"errors": [error.message]}) + "\n")
         complain(error.message, error.hint)
         sys.exit(error.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+    except TyperException as error:
+        complain(error.format_message(), "kg --help, or --help behind a command, tells more")
+        sys.exit(SettingsError.exit_code)
     except Exception as error:
         if STATE.debug:
             raise

@@ -10,6 +10,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import Json, execute_values
 
 from kgcore.errors import RunNotFoundError, TargetBusyError
+from kgcore.migration.ledger.install import is_installed
 from kgcore.migration.model import (
     NewStep,
     Options,
@@ -110,12 +111,14 @@ def read_run(cursor: Cursor, run_id: str) -> Run:
     """Return the run. Raises :class:`RunNotFoundError`."""
     run = find_run(cursor, run_id)
     if run is None:
-        raise RunNotFoundError(f"there is no run {run_id!r} in this database", "kg runs lists them")
+        raise _no_such(run_id)
     return run
 
 
 def find_run(cursor: Cursor, run_id: str) -> Run | None:
-    """Return the run, or None where the ledger has none of that name."""
+    """Return the run, or None where there is none of that name, or no ledger."""
+    if not is_installed(cursor):
+        return None
     cursor.execute(
         "SELECT r.state, r.epoch, r.target_schema, r.staging_schema, r.archive_schema, r.options,"
         " s.original_path, s.snapshot_path, s.sha256, s.bytes, s.tables, r.protocol, r.error,"
@@ -182,12 +185,14 @@ def lock_run(cursor: Cursor, run_id: str) -> tuple[RunState, int]:
 
     Whoever changes a run's state or counts holds this lock. Raises :class:`RunNotFoundError`.
     """
+    if not is_installed(cursor):
+        raise _no_such(run_id)
     cursor.execute(
         "SELECT state, epoch FROM kg_migration.runs WHERE run_id = %s FOR UPDATE", (run_id,)
     )
     row = cursor.fetchone()
     if row is None:
-        raise RunNotFoundError(f"there is no run {run_id!r} in this database", "kg runs lists them")
+        raise _no_such(run_id)
     return RunState(row[0]), row[1]
 
 
@@ -227,6 +232,10 @@ def mark_reverted(cursor: Cursor, run_id: str) -> None:
     cursor.execute(
         "UPDATE kg_migration.runs SET reverted_at = clock_timestamp() WHERE run_id = %s", (run_id,)
     )
+
+
+def _no_such(run_id: str) -> RunNotFoundError:
+    return RunNotFoundError(f"there is no run {run_id!r} in this database", "kg runs lists them")
 
 
 _BUSY_HINT = ("kg runs names it; wait for it, kg resume it, or kg cancel it",)
