@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 from psycopg2.sql import SQL, Composable, Identifier
@@ -34,7 +35,7 @@ def write_files(source: Path, tables: Sequence[PlannedTable], directory: Path) -
 
 
 def measure(
-    parameters: Mapping[str, str],
+    parameters: Mapping[str, Any],
     tables: Sequence[PlannedTable],
     streams: list[list[Path]],
     psql: Path,
@@ -54,7 +55,7 @@ def measure(
     return {"load": loaded - began, "index": ended - loaded, "total": ended - began}
 
 
-def _load(parameters: Mapping[str, str], streams: list[list[Path]], psql: Path) -> None:
+def _load(parameters: Mapping[str, Any], streams: list[list[Path]], psql: Path) -> None:
     environment = {
         **os.environ,
         "PGHOST": parameters["host"],
@@ -81,7 +82,7 @@ def _load(parameters: Mapping[str, str], streams: list[list[Path]], psql: Path) 
             raise RuntimeError("psql failed")
 
 
-def _finish(parameters: Mapping[str, str], tables: Sequence[PlannedTable]) -> None:
+def _finish(parameters: Mapping[str, Any], tables: Sequence[PlannedTable]) -> None:
     """Large tables first, and keys when all indexes are there: the best order we found."""
     ordered = sorted(tables, key=lambda item: item.rows, reverse=True)
     indexes: list[list[Composable]] = [

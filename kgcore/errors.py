@@ -6,6 +6,7 @@
     ├── SettingsError           a setting or an option is wrong                     exit 2
     ├── SourceError             the SQLite file can't be used                       exit 1
     ├── TargetError             PostgreSQL can't be used as the target              exit 1
+    │   ├── TargetUnreachableError  it can't be connected to                    exit 1
     │   ├── PoolTimeoutError    no connection became free in time                   exit 1
     │   └── TargetBusyError     tables are locked, or another run is in progress    exit 1
     ├── BrokerError             Redis can't be reached, or no worker answers        exit 1
@@ -54,6 +55,12 @@ class TargetError(KGError):
     """PostgreSQL can't be reached, is too old, or lacks a right or a table."""
 
     code = "target"
+
+
+class TargetUnreachableError(TargetError):
+    """PostgreSQL can't be connected to: it may be back in a moment, or the settings are wrong."""
+
+    code = "target-unreachable"
 
 
 class PoolTimeoutError(TargetError):

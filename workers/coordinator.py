@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import psycopg2
 import redis
@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.errors import BrokerError, KGError, TargetError
+from kgcore.errors import BrokerError, KGError, TargetUnreachableError
 from kgcore.migration import runs
 from kgcore.migration.model import Options, Run, RunState, StepRef
 from kgcore.migration.reports import read_report
@@ -87,9 +87,14 @@ class Coordinator:
         self._send(runs.ready(self._pool, run))
         return run
 
-    def resume(self, run_id: str, max_rejects: int | None = None) -> Run:
+    def resume(
+        self,
+        run_id: str,
+        max_rejects: int | None = None,
+        if_exists: Literal["fail", "replace"] | None = None,
+    ) -> Run:
         """Let a run go on, and send what can be done now. Raises as :func:`runs.resume`."""
-        run = runs.resume(self._pool, run_id, max_rejects=max_rejects)
+        run = runs.resume(self._pool, run_id, max_rejects=max_rejects, if_exists=if_exists)
         self._watcher.started(run)
         self._channel.keep(self._pool, run.run_id, replace=True)
         self._send(runs.sweep(self._pool, run_id, queue_is_empty=True, grace_seconds=0.0))
@@ -175,7 +180,7 @@ class Coordinator:
         """Ask the target, for a minute if it has to be, because it may be restarting."""
         return Retrying(
             retry=retry_if_exception_type((psycopg2.OperationalError, psycopg2.InterfaceError))
-            | retry_if_exception_type(TargetError),
+            | retry_if_exception_type(TargetUnreachableError),
             stop=stop_after_delay(_TARGET_GONE_SECONDS),
             wait=wait_random_exponential(multiplier=0.2, max=3),
             before_sleep=lambda _: self._watcher.notice("the target does not answer; waiting"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg2
 
-from kgcore.errors import TargetError
+from kgcore.errors import TargetError, TargetUnreachableError
 
 OLDEST = 14
 
@@ -62,14 +62,14 @@ _HINTS = (
 _OTHERWISE = "check PG_HOST, PG_PORT, PG_DATABASE, PG_USER, and the server's log"
 
 
-def connect_error(error: psycopg2.Error, parameters: Mapping[str, Any]) -> TargetError:
+def connect_error(error: psycopg2.Error, parameters: Mapping[str, Any]) -> TargetUnreachableError:
     """Return the error to raise for a failed ``psycopg2.connect(**parameters)``.
 
     The password is in neither its message nor its hint.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = re.sub(r"\b(FATAL|ERROR): +", "", "; ".join(lines))
-    return TargetError(
+    return TargetUnreachableError(
         f"can't connect to PostgreSQL: {_without_password(said, parameters)}",
         _without_password(_hint(said, parameters), parameters),
     )

@@ -23,7 +23,15 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import Identifier
 
 from kgcore.backends import ConnectionPool
-from kgcore.errors import KGError, MismatchError, RejectsError, SourceError, StepFencedError
+from kgcore.errors import (
+    KGError,
+    MismatchError,
+    PoolTimeoutError,
+    RejectsError,
+    SourceError,
+    StepFencedError,
+    TargetUnreachableError,
+)
 from kgcore.migration import ledger
 from kgcore.migration.model import (
     PROTOCOL,
@@ -141,6 +149,7 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
         with _lease_kept(place.pool, run, step), ledger.transaction(place.pool) as cursor:
             if not ledger.acquire(cursor, step.step_id):
                 return StepResult(place.worker)
+            ledger.require_current(cursor, ref, lock=False)
             if step.stage is not Stage.CUTOVER:
                 # Work and ledger row are one transaction: a crash loses both or neither, and the
                 # run goes on from what is there. Waiting for the disk 70 times took 0.3 s.
@@ -276,7 +285,9 @@ _WORK: dict[Stage, Callable[[Workplace, Cursor, Run, Step, StepRef], Outcome]] =
     Stage.CUTOVER: _cutover,
 }
 
-# An error that trying again can't mend ends the run at once, in the state that names it.
+# Errors of ours after which trying again is right.
+_PASSING = (TargetUnreachableError, PoolTimeoutError)
+# Any other error of ours ends the run at once, in the state that names it.
 _ENDS: dict[type[Exception], RunState] = {
     MismatchError: RunState.MISMATCH,
     RejectsError: RunState.REJECTED,
@@ -288,7 +299,7 @@ def _failed(place: Workplace, run: Run, step: Step, ref: StepRef, error: Excepti
     message = " ".join(message.split())
     _log.warning("%s failed (attempt %s): %s", step, step.attempts, message)
     with ledger.transaction(place.pool) as cursor:
-        if not isinstance(error, KGError):
+        if not isinstance(error, KGError) or isinstance(error, _PASSING):
             if ledger.record_failure(cursor, run, step, message):
                 return StepResult(place.worker, step=step, dispatch=(ref,))
             return StepResult(place.worker, step=step, state=RunState.FAILED)

@@ -4,11 +4,13 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from kgcore.backends import ConnectionPool
@@ -29,6 +31,7 @@ from kgcore.migration.stages import cutover, extract, finish, freeze, plan
 from kgcore.schema import TABLES
 
 MINIMUM_SERVER = 140_000
+_DROP_TRIES = 10
 
 #: Called with a stage's name, what is done and what there is in all (pages, for freeze).
 Watch = Callable[[str, int, int], None]
@@ -70,9 +73,15 @@ def check_target(pool: ConnectionPool, options: Options) -> str:
     progress.
     """
     graph = tuple(PlannedTable(table, 0, 0) for table in TABLES)
-    with ledger.transaction(pool) as cursor:
-        schema = _check_server(cursor)
-        cutover.require_replaceable(cursor, schema, graph, options.if_exists)
+    try:
+        with ledger.transaction(pool) as cursor:
+            schema = _check_server(cursor)
+            cutover.require_replaceable(cursor, schema, graph, options.if_exists)
+    except errors.InsufficientPrivilege as error:
+        raise TargetError(
+            f"a right is missing: {error.diag.message_primary}",
+            "GRANT it to the role of PG_USER, or let PG_USER be the owner of the tables",
+        ) from None
     return schema
 
 
@@ -117,9 +126,16 @@ def sweep(
     return _refs(run, step_ids)
 
 
-def resume(pool: ConnectionPool, run_id: str, *, max_rejects: int | None = None) -> Run:
+def resume(
+    pool: ConnectionPool,
+    run_id: str,
+    *,
+    max_rejects: int | None = None,
+    if_exists: Literal["fail", "replace"] | None = None,
+) -> Run:
     """Let a run go on, in a new epoch if it had ended short of done; return it.
 
+    The options that are given take the place of those the run began with.
     A running run is returned as it is. Raises :class:`RunError` for one that is done or cancelled.
     """
     with ledger.transaction(pool) as cursor:
@@ -132,9 +148,9 @@ def resume(pool: ConnectionPool, run_id: str, *, max_rejects: int | None = None)
                 f"run {run_id} found rows that differ from their source",
                 f"kg report {run_id} names them; give it up with kg cancel {run_id}",
             )
-        options = run.options
-        if max_rejects is not None:
-            options = replace(options, max_rejects=max_rejects)
+        changes = {"max_rejects": max_rejects, "if_exists": if_exists}
+        chosen = {name: value for name, value in changes.items() if value is not None}
+        options = Options.from_json(run.options.to_json() | chosen)
         if state is not RunState.RUNNING:
             ledger.reopen(cursor, run_id, options)
         return ledger.read_run(cursor, run_id)
@@ -151,13 +167,28 @@ def cancel(pool: ConnectionPool, run_id: str) -> RunState:
         if state is RunState.DONE:
             raise RunError(f"run {run_id} is done", f"to undo it: kg revert {run_id}")
         ledger.end_run(cursor, run_id, RunState.CANCELLED, "cancelled")
-    # From here on no writer can commit. Those at work hold locks that the drop would wait for.
-    with ledger.transaction(pool) as cursor:
-        ledger.terminate_holders(cursor, run_id, expired_only=False)
-    with ledger.transaction(pool) as cursor:
-        finish.drop_staging(cursor, run.staging)
+    _drop_staging(pool, run)
     release_source(run)
     return state
+
+
+def _drop_staging(pool: ConnectionPool, run: Run) -> None:
+    """Stop the run's writers, none of whom can commit any more, and drop what they hold."""
+    for attempt in range(_DROP_TRIES):
+        with ledger.transaction(pool) as cursor:
+            ledger.terminate_holders(cursor, run.run_id, expired_only=False)
+        try:
+            with ledger.transaction(pool) as cursor:
+                cursor.execute("SET LOCAL lock_timeout = '1s'")
+                finish.drop_staging(cursor, run.staging)
+        except errors.LockNotAvailable:
+            if attempt == _DROP_TRIES - 1:
+                raise TargetBusyError(
+                    f"others hold tables of {run.staging}; the run is cancelled all the same",
+                    f'end their transactions, then: DROP SCHEMA "{run.staging}" CASCADE',
+                ) from None
+        else:
+            return
 
 
 def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:

@@ -15,6 +15,8 @@ class LiveTable:
 
     name: str
     has_rows: bool
+    owner: str
+    is_ours: bool  # whether this role may move it
     columns: tuple[tuple[str, str], ...]
 
 
@@ -45,7 +47,14 @@ def live_tables(cursor: Cursor, schema: str, names: Sequence[str]) -> tuple[Live
             " AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             (schema, name),
         )
-        found.append(LiveTable(name, has_rows, tuple(cursor.fetchall())))
+        columns = tuple(cursor.fetchall())
+        cursor.execute(
+            "SELECT pg_get_userbyid(relowner), pg_has_role(relowner, 'USAGE') FROM pg_class"
+            " WHERE oid = format('%%I.%%I', %s::text, %s::text)::regclass",
+            (schema, name),
+        )
+        owner, is_ours = cursor.fetchone() or ("", False)
+        found.append(LiveTable(name, has_rows, owner, is_ours, columns))
     return tuple(found)
 
 

@@ -44,13 +44,13 @@ def _equal(name: str, mine: Any, theirs: Any) -> bool:
     if mine is None or theirs is None:
         return mine is theirs
     if name == "metadata":
-        return _json(mine) == _json(theirs)
+        return bool(_json(mine) == _json(theirs))
     if name.endswith("_at"):
         moment = datetime.fromisoformat(mine)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) == theirs
+        return bool((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) == theirs)
     if isinstance(mine, float):
         return isinstance(theirs, float) and mine.hex() == theirs.hex()
-    return type(mine) is type(theirs) and mine == theirs
+    return type(mine) is type(theirs) and bool(mine == theirs)
 
 
 def _json(text: str) -> Any:

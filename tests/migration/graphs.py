@@ -48,23 +48,25 @@ def write_graph(
     return path
 
 
-def entity(row_id: int, name: str | None = None, metadata: Any = "{}", at: Any = NOW) -> tuple:
+def entity(
+    row_id: int, name: str | None = None, metadata: Any = "{}", at: Any = NOW
+) -> tuple[Any, ...]:
     """An entity's row."""
     return (row_id, "file", f"file {row_id}" if name is None else name, metadata, at, at)
 
 
-def relationship(row_id: int, from_id: int, to_id: int) -> tuple:
+def relationship(row_id: int, from_id: int, to_id: int) -> tuple[Any, ...]:
     """A relationship's row."""
     return (row_id, from_id, to_id, "worked_on", None, NOW)
 
 
-def mission(row_id: int, cost: Any = 0.5, mission_id: str | None = None) -> tuple:
+def mission(row_id: int, cost: Any = 0.5, mission_id: str | None = None) -> tuple[Any, ...]:
     """A mission's row."""
     name = mission_id or f"m{row_id}"
     return (row_id, name, "success", "coding", cost, 1, 2.5, 3, None, NOW)
 
 
-def snapshot(row_id: int) -> tuple:
+def snapshot(row_id: int) -> tuple[Any, ...]:
     """A file snapshot's row."""
     return (row_id, f"dir/{row_id}.py", "m1", 10, 2, "ab" * 32, NOW, '{"binary": false}')
 

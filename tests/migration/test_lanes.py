@@ -243,9 +243,9 @@ def test_source_is_loaded_plus_rejected_whatever_is_in_it(
         sqlite.commit()
     report = migrate(path, if_exists="replace", chunk_rows=9, max_rejects=10**6)
     assert report.is_done, report.errors
-    for table in report.tables.values():
-        assert table.source_rows == table.loaded_rows + table.rejected_rows == len(rows)
-        assert table.verified_rows == table.loaded_rows
+    for counts in report.tables.values():
+        assert counts.source_rows == counts.loaded_rows + counts.rejected_rows == len(rows)
+        assert counts.verified_rows == counts.loaded_rows
 
 
 def test_a_chunk_with_a_bad_row_takes_the_careful_lane_alone(

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kgcore.errors import SourceError
-from kgcore.migration.model import MIN_ID, Chunk, Options
+from kgcore.migration.model import MIN_ID, Chunk, Options, Stage
 from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.stages.plan import chunks, plan
 from kgcore.model import Column, Kind, Table
@@ -86,7 +86,7 @@ def test_the_order_of_the_stages() -> None:
         "INSERT INTO relationships (from_id, to_id, type) VALUES (1, 1, 't')"
     )
     tables = {item.table.name: item for item in plan(connection, 1, Options())}
-    left: dict = {}
+    left: dict[tuple[Stage, str], int] = {}
     for step in planned_steps(tuple(tables.values())):
         left[step.stage, step.table] = left.get((step.stage, step.table), 0) + 1
     assert set(tables) == {table.name for table in TABLES}
@@ -98,9 +98,9 @@ def test_the_order_of_the_stages() -> None:
         order.append(group)
     position = {group: number for number, group in enumerate(order)}
     for table in tables:
-        assert position["key", table] > position["index", table]
-        if ("load", table) in position:
-            assert position["index", table] > position["load", table]
-            assert position["verify", table] > position["key", table]
-    assert position["key", "relationships"] > position["index", "entities"]
-    assert order[-1] == ("cutover", "")
+        assert position[Stage.KEY, table] > position[Stage.INDEX, table]
+        if (Stage.LOAD, table) in position:
+            assert position[Stage.INDEX, table] > position[Stage.LOAD, table]
+            assert position[Stage.VERIFY, table] > position[Stage.KEY, table]
+    assert position[Stage.KEY, "relationships"] > position[Stage.INDEX, "entities"]
+    assert order[-1] == (Stage.CUTOVER, "")

@@ -12,7 +12,7 @@ from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import RunError, SourceError, TargetError
 from kgcore.migration import ledger, runs
 from kgcore.migration.local import run_here
-from kgcore.migration.model import RESUMABLE, RunState
+from kgcore.migration.model import RESUMABLE, Options, RunState
 from kgcore.migration.pipeline import Workplace
 from kgcore.migration.reports import read_report
 from tests.migration.comparer import COLUMNS, differences
@@ -54,7 +54,7 @@ def test_each_server_version(version: str, postgres_servers: Any, tmp_path: Path
         PostgreSQLBackend(**database.parameters, pool_size=1, max_overflow=9) as backend,
     ):
         place = Workplace(backend.pool, tmp_path / "data", "test")
-        options = runs.Options(chunk_rows=50)
+        options = Options(chunk_rows=50)
         run = runs.start(backend.pool, runs.prepare(source, place.data_dir, options), options)
         run_here(place, run, 2)
         assert read_report(backend.pool, run.run_id).is_done
@@ -235,7 +235,7 @@ def test_a_difference_stops_the_run(
 ) -> None:
     """A row is changed in staging behind the pipeline's back, between load and verify."""
     source = small_graph(tmp_path / "graph.db")
-    options = runs.Options(chunk_rows=50)
+    options = Options(chunk_rows=50)
     prepared = runs.prepare(source, place.data_dir, options)
     run = runs.start(place.pool, prepared, options)
     postgres.rows(
@@ -259,7 +259,7 @@ def test_a_difference_stops_the_run(
 def test_cancel_leaves_nothing_but_the_ledger(
     place: Workplace, postgres: Database, tmp_path: Path
 ) -> None:
-    options = runs.Options(chunk_rows=50)
+    options = Options(chunk_rows=50)
     prepared = runs.prepare(small_graph(tmp_path / "graph.db"), place.data_dir, options)
     run = runs.start(place.pool, prepared, options)
     assert runs.cancel(place.pool, run.run_id) is RunState.RUNNING
@@ -273,7 +273,7 @@ def test_cancel_leaves_nothing_but_the_ledger(
 
 def test_a_second_run_into_the_same_tables_is_refused(place: Workplace, tmp_path: Path) -> None:
     source = small_graph(tmp_path / "graph.db")
-    options = runs.Options()
+    options = Options()
     first = runs.start(place.pool, runs.prepare(source, place.data_dir, options), options)
     with pytest.raises(TargetError, match=f"run {first.run_id} into schema public is in progress"):
         runs.check_target(place.pool, options)

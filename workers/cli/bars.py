@@ -52,7 +52,7 @@ class Bars:
     def stage(self, name: str, done: int, total: int) -> None:
         """Show how far a stage of the coordinator itself is (pages of the source)."""
         if self._live:
-            self._bar(name, done, total, "pages")
+            self._bar(name, done, total, "")
 
     def progress(self, progress: Progress) -> None:
         """Show the state of a run."""

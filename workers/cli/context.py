@@ -66,8 +66,8 @@ def local_workers(number: int) -> Iterator[None]:
                 subprocess.Popen(
                     [*command, "--loglevel", "ERROR"],
                     stdin=subprocess.DEVNULL,
-                    # stdout is for the answer of --json alone.
-                    stdout=sys.stderr,
+                    # stdout is for the answer of --json alone; what goes wrong is on stderr.
+                    stdout=subprocess.DEVNULL,
                     # Ctrl-C is for the command; it then ends its workers in good order.
                     start_new_session=True,
                 )

@@ -53,7 +53,7 @@ def demo(
         "To look at the graph:\n"
         f"  kg embedded up{shown}\n"
         f'  eval "$(kg embedded env{shown})"\n'
-        "  psql -h $PG_HOST -p $PG_PORT -U $PG_USER $PG_DATABASE     (PGPASSWORD=$PG_PASSWORD)\n"
+        "  PGPASSWORD=$PG_PASSWORD psql -h $PG_HOST -p $PG_PORT -U $PG_USER $PG_DATABASE\n"
         "To migrate a file of your own:\n"
         "  kg migrate your.db --local-workers 2 --if-exists replace\n"
         "To a server of your own: set PG_HOST, PG_DATABASE, PG_USER, PG_PASSWORD and KG_REDIS_URL;"

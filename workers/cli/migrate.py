@@ -3,7 +3,7 @@
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -97,11 +97,9 @@ def migrate(
     `kg migrate graph.db --if-exists replace --json`.
     """
     STATE.json = json
-    if if_exists not in {"fail", "replace"}:
-        raise typer.BadParameter("use 'fail' or 'replace'", param_hint="--if-exists")
     options = Options(
         chunk_rows=chunk_rows,
-        if_exists="replace" if if_exists == "replace" else "fail",
+        if_exists=_if_exists(if_exists),
         max_rejects=max_rejects,
         allow_missing=allow_missing,
         exclude=tuple(exclude or ()),
@@ -123,6 +121,10 @@ def resume(
     max_rejects: Annotated[
         int | None, typer.Option(min=0, help="Allow N rejects from now on.")
     ] = None,
+    if_exists: Annotated[
+        str | None,
+        typer.Option(metavar="fail|replace", help="As for kg migrate, from now on."),
+    ] = None,
     detach: Detach = False,
     json: Json = False,
 ) -> int:
@@ -135,7 +137,7 @@ def resume(
         bars = stack.enter_context(Bars(quiet=json))
         kg = stack.enter_context(coordinator(bars, _watcher(bars)))
         _workers(stack, local_workers)
-        kg.resume(run, max_rejects)
+        kg.resume(run, max_rejects, _if_exists(if_exists) if if_exists else None)
         return _follow(kg, run, detach=detach, json=json)
 
 
@@ -164,6 +166,13 @@ def revert(run: RunId, json: Json = False) -> None:
     named = ", ".join(back) if back else "there were no tables before"
     out.print(f"run {run} is reverted: {named}")
     out.print(f"the migrated tables are kept in schema {kept}; drop it when they are not needed")
+
+
+def _if_exists(chosen: str) -> Literal["fail", "replace"]:
+    match chosen:
+        case "fail" | "replace" as known:
+            return known
+    raise typer.BadParameter(f"--if-exists {chosen!r} is neither 'fail' nor 'replace'")
 
 
 def _dry_run(source: Path, options: Options, *, json: bool) -> int:

@@ -180,15 +180,18 @@ def latest_done(cursor: Cursor, schema: str) -> str | None:
     return row[0] if row else None
 
 
-def lock_run(cursor: Cursor, run_id: str) -> tuple[RunState, int]:
+def lock_run(cursor: Cursor, run_id: str, *, wait: bool = True) -> tuple[RunState, int]:
     """Lock the run's row until the transaction ends; return its state and epoch.
 
-    Whoever changes a run's state or counts holds this lock. Raises :class:`RunNotFoundError`.
+    Whoever changes a run's state or counts holds this lock; ``wait=False`` only reads, without it.
+    Raises :class:`RunNotFoundError`.
     """
     if not is_installed(cursor):
         raise _no_such(run_id)
     cursor.execute(
-        "SELECT state, epoch FROM kg_migration.runs WHERE run_id = %s FOR UPDATE", (run_id,)
+        "SELECT state, epoch FROM kg_migration.runs WHERE run_id = %s"
+        + (" FOR UPDATE" if wait else ""),
+        (run_id,),
     )
     row = cursor.fetchone()
     if row is None:

@@ -95,9 +95,13 @@ def close(
     return _advance(cursor, ref.run_id, unlock) if left == 0 else ()
 
 
-def require_current(cursor: Cursor, ref: StepRef) -> None:
-    """Lock the run and raise :class:`StepFencedError` unless it is running in the same epoch."""
-    state, epoch = lock_run(cursor, ref.run_id)
+def require_current(cursor: Cursor, ref: StepRef, *, lock: bool = True) -> None:
+    """Raise :class:`StepFencedError` unless the run is running in the same epoch.
+
+    With ``lock`` it stays so until the transaction ends; without, it is a look that spares the work
+    of a step whose run has ended.
+    """
+    state, epoch = lock_run(cursor, ref.run_id, wait=lock)
     if state is not RunState.RUNNING or epoch != ref.epoch:
         raise StepFencedError(
             f"run {ref.run_id} is {state} in epoch {epoch}; a writer of epoch {ref.epoch} is late",

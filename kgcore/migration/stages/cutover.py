@@ -35,6 +35,13 @@ def require_replaceable(
     """
     planned = {item.table.name: item.table for item in tables}
     found = catalog.live_tables(cursor, schema, tuple(planned))
+    foreign = next((table for table in found if not table.is_ours), None)
+    if foreign is not None:
+        raise TargetError(
+            f"{schema}.{foreign.name} belongs to {foreign.owner}, and only an owner may move it",
+            f'as {foreign.owner} or a superuser: GRANT "{foreign.owner}" TO CURRENT_USER, with the'
+            " role of PG_USER in its place; or connect as the owner",
+        )
     if if_exists == "fail":
         filled = [table.name for table in found if table.has_rows]
         if filled:
