@@ -17,6 +17,7 @@ from psycopg2.sql import SQL, Composable, Identifier
 
 from kgcore.migration.model import PlannedTable
 from kgcore.migration.stages import encode, extract
+from kgcore.migration.stages.check import check
 from kgcore.schema import postgres as ddl
 
 SCHEMA = "kg_floor"
@@ -27,9 +28,16 @@ def write_files(source: Path, tables: Sequence[PlannedTable], directory: Path) -
     streams: list[list[Path]] = [[], []]
     for planned in sorted(tables, key=lambda item: item.rows, reverse=True):
         for number, chunk in enumerate(planned.chunks):
-            path = directory / f"{planned.table.name}.{number}.copy"
-            batch = extract.read_arrow(source, planned, chunk)
-            path.write_bytes(encode.encode(planned.table, batch))
+            path = directory / f"{planned.table.name}.{number}"
+            try:
+                batch = extract.read_arrow(source, planned, chunk)
+                path = path.with_suffix(f"{path.suffix}.binary")
+                path.write_bytes(encode.encode(planned.table, batch))
+            except encode.UnsuitedError:  # Timestamps of several forms: the careful lane's.
+                path = path.with_suffix(".text")
+                with path.open("w", encoding="utf-8") as file:
+                    for rows in extract.read_rows(source, planned, chunk):
+                        file.writelines(f"{line}\n" for line in check(planned.table, rows).lines)
             streams[number % 2].append(path)
     return streams
 
@@ -67,8 +75,9 @@ def _load(parameters: Mapping[str, Any], streams: list[list[Path]], psql: Path) 
     running = []
     for files in streams:
         script = "".join(
-            f"\\copy {SCHEMA}.{path.name.split('.')[0]} FROM '{path}' WITH (FORMAT binary)\n"
+            f"\\copy {SCHEMA}.{table} FROM '{path}' WITH (FORMAT {form})\n"
             for path in files
+            for table, _, form in [path.name.split(".")]
         )
         process = subprocess.Popen(
             [psql, "-q", "-v", "ON_ERROR_STOP=1"], stdin=subprocess.PIPE, env=environment

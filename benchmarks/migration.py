@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_650_000, help="of all tables together")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--chunk-rows", type=int, default=Options().chunk_rows)
     parser.add_argument("--no-floor", action="store_true", help="measure the migration alone")
     parser.add_argument("--tuned", action="store_true", help="a server set up for bulk loads")
     parser.add_argument("--source", type=Path, help="a graph to use instead of a synthetic one")
@@ -92,7 +93,7 @@ def _measure(
                 floors.append(
                     floor.measure(_parameters(postgres), prepared.tables, streams, _psql())
                 )
-            ours.append(_migrate(source, environment))
+            ours.append(_migrate(source, environment, choice.chunk_rows))
             if number == 0:  # The first round warms caches and imports; it isn't counted.
                 floors.clear()
                 ours.clear()
@@ -120,8 +121,9 @@ def _print(ours: list[dict[str, float]], floors: list[dict[str, float]]) -> None
         print(line)
 
 
-def _migrate(source: Path, environment: dict[str, str]) -> dict[str, float]:
+def _migrate(source: Path, environment: dict[str, str], chunk_rows: int) -> dict[str, float]:
     command = [sys.executable, "-m", "workers.cli", "migrate", str(source)]
+    command += ["--chunk-rows", str(chunk_rows)]
     done = subprocess.run(
         [*command, "--if-exists", "replace", "--json"],
         env=environment,

@@ -16,6 +16,7 @@ from kgcore.schema.postgres import LONGEST_KEY
 
 _UTC = pa.timestamp("us", "UTC")
 _NAIVE = pa.timestamp("us")
+_ZONE = r"[T ].*(Z|[+-]\d\d(:?\d\d)?)$"
 # Years 0001 to 9999. Arrow reads "0000-01-01" as well; what that means is for the careful lane.
 _FIRST = pa.scalar(-62_135_596_800_000_000, pa.int64())
 _LAST = pa.scalar(253_402_300_799_999_999, pa.int64())
@@ -61,19 +62,24 @@ def _cast(column: Column, values: pa.Array) -> pa.Array:
         raise UnsuitedError(f"{column.name} holds {values.type} where {expected} belongs")
     if column.kind is not Kind.TIMESTAMP:
         return values
-    try:
-        instants = pc.cast(values, _UTC)
-    except pa.ArrowInvalid:
-        instants = _naive(column, values)
+    instants = _instants(column, values)
     micros = instants.cast(pa.int64())
     if pc.min(micros).as_py() < _FIRST.as_py() or pc.max(micros).as_py() > _LAST.as_py():
         raise UnsuitedError(f"{column.name} holds a year outside 0001 to 9999")
     return instants
 
 
-def _naive(column: Column, values: pa.Array) -> pa.Array:
-    """A timestamp without a zone means UTC."""
+def _instants(column: Column, values: pa.Array) -> pa.Array:
+    """Cast text to instants. Those without a zone mean UTC; Arrow casts them as another type."""
     try:
-        return pc.assume_timezone(pc.cast(values, _NAIVE), "UTC")
+        return pc.cast(values, _UTC)
+    except pa.ArrowInvalid:
+        zoned = pc.match_substring_regex(values, _ZONE)
+    try:
+        return pc.if_else(
+            zoned,
+            pc.cast(pc.if_else(zoned, values, None), _UTC),
+            pc.assume_timezone(pc.cast(pc.if_else(zoned, None, values), _NAIVE), "UTC"),
+        )
     except pa.ArrowInvalid as error:
         raise UnsuitedError(f"{column.name}: {error}") from None
