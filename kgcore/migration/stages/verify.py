@@ -35,7 +35,7 @@ def create_source_rows(cursor: Cursor, staging: str, table: Table) -> None:
     # Timestamps without a zone mean UTC.
     cursor.execute(
         "SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0;"
-        "SET LOCAL enable_nestloop = off; SET LOCAL TimeZone = 'UTC'"
+        "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'; SET LOCAL TimeZone = 'UTC'"
     )
     cursor.execute(
         SQL("CREATE TEMP TABLE {} (LIKE {}) ON COMMIT DROP").format(
