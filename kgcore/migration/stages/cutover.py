@@ -18,10 +18,10 @@ from kgcore.migration.model import PlannedTable, Run
 from kgcore.schema import catalog
 from kgcore.schema.postgres import reported_type
 
-# A reader that waits behind our waiting lock waits too, so each try is short; together they last
-# about a minute.
-_LOCK_TIMEOUT_MS = 1_000
-_TRIES = 30
+# A reader that waits behind our waiting lock waits too, so each try is short, but longer than
+# deadlock_timeout (1 s), after which autovacuum makes way. Together they last about a minute.
+_LOCK_TIMEOUT_MS = 1_300
+_TRIES = 25
 _PAUSE_SECONDS = (0.3, 1.7)
 
 
@@ -75,6 +75,10 @@ def cut_over(cursor: Cursor, run: Run) -> None:
     schema, staging, archive = run.schema, run.staging, run.archive
     tables = tuple(run.tables.values())
     names = [item.table.name for item in tables]
+    for name in names:  # Ours alone: there is nobody to wait for, and nobody who waits.
+        cursor.execute(
+            SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(Identifier(staging, name))
+        )
     old = _locked(cursor, schema, names)
     require_replaceable(cursor, schema, tables, run.options.if_exists)
     if old:

@@ -20,15 +20,24 @@ from kgcore.schema import postgres as ddl
 #: Takes the rows out of the run's way: records them as rejects. The stage deletes them itself.
 SetAside = Callable[[Sequence[Refusal]], None]
 
+# With PostgreSQL's default of 64 MB sorts of a million rows spill: 8 % more time. More is left.
+_BUILD_MEMORY = (
+    "SELECT set_config('maintenance_work_mem', greatest(262144,"
+    " pg_size_bytes(current_setting('maintenance_work_mem')) / 1024) || 'kB', true)"
+)
+
 # PostgreSQL's identity columns end here; a table whose ids reach it can't get a further one.
 _MAX_ID = 2**63 - 1
 
 
 def create_staging(cursor: Cursor, schema: str, tables: Sequence[Table]) -> None:
-    """Create the schema and its bare tables. They are logged: unlogged rows die in a crash."""
+    """Create the schema and its bare tables. They are logged: unlogged rows die in a crash.
+
+    Until the cutover autovacuum leaves them alone: it would hold locks that index builds wait for.
+    """
     cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
     for table in tables:
-        cursor.execute(ddl.create_table(schema, table))
+        cursor.execute(ddl.create_table(schema, table) + SQL(" WITH (autovacuum_enabled = off)"))
 
 
 def drop_staging(cursor: Cursor, schema: str) -> None:
@@ -47,6 +56,7 @@ def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: Set
     For a unique one those are all but the first of the rows with equal values.
     """
     index = next(index for index in indexes(table) if index.name == name)
+    cursor.execute(_BUILD_MEMORY)
     statement = ddl.create_index(schema, table, index)
     cursor.execute("SAVEPOINT kg_index")
     try:
