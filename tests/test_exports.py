@@ -23,5 +23,7 @@ def test_the_library_needs_neither_celery_nor_redis() -> None:
         "import sys, kgcore, kgcore.migration\n"
         "print(sorted({'celery', 'kombu', 'redis'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
