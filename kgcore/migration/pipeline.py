@@ -46,7 +46,17 @@ from kgcore.migration.model import (
     Step,
     StepRef,
 )
-from kgcore.migration.stages import check, cutover, encode, extract, finish, freeze, load, verify
+from kgcore.migration.stages import (
+    check,
+    cutover,
+    encode,
+    extract,
+    finish,
+    freeze,
+    lines,
+    load,
+    verify,
+)
 from kgcore.schema import catalog
 
 _log = logging.getLogger(__name__)
@@ -227,21 +237,15 @@ def _verify(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRe
     table = planned.table
     verify.create_source_rows(cursor, run.staging, table)
     refused: list[Refusal] = []
-
-    def lines(*, strict: bool) -> Iterator[check.CheckedRows]:
-        for rows in extract.read_rows(source, planned, step.chunk):
-            checked = check.check(table, rows, strict=strict)
-            refused.extend(checked.refusals)
-            yield checked
-
     try:
-        texts = (checked.lines for checked in lines(strict=False))
-        load.copy_text(cursor, verify.SOURCE_ROWS, table, texts)
+        rows = extract.read_rows(source, planned, step.chunk, raw=True)
+        batches = (lines.unjudged(table, batch) for batch in rows)
+        load.copy_text(cursor, verify.SOURCE_ROWS, table, batches)
     except load.CopyRefusedError:
-        refused.clear()
-        for checked in lines(strict=True):
+        for batch in extract.read_rows(source, planned, step.chunk):
+            checked = check.check(table, batch)
             copied = load.copy_each(cursor, verify.SOURCE_ROWS, table, checked.ids, checked.lines)
-            refused.extend(copied.refusals)
+            refused += checked.refusals + copied.refusals
     rejected = (run.run_id, [refusal.row_id for refusal in refused])
     found = verify.compare(cursor, run.staging, table, step.chunk, rejected)
     return Outcome(verified=found.equal, mismatched=found.mismatched, mismatched_ids=found.examples)

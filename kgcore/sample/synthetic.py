@@ -192,7 +192,7 @@ def _entity_metadata(kind: str, chance: random.Random, tasks: list[str]) -> str 
         return "{}"
     if kind == "file":
         return f'{{"language": "python", "commits": {int(draw * 90)}, "weight": {draw!r}}}'
-    return f'{{"domain": "coding", "task": "{tasks[int(draw * len(tasks))]}", "merge": false}}'
+    return f'{{"domain": "coding", "task": "{_task(tasks, draw)}", "merge": false}}'
 
 
 def _mission_metadata(chance: random.Random, tasks: list[str]) -> str | None:
@@ -201,9 +201,12 @@ def _mission_metadata(chance: random.Random, tasks: list[str]) -> str | None:
         return chance.choice(STRANGE_JSON)
     if draw < 0.05:
         return None
-    return (
-        f'{{"task": "{tasks[int(draw * len(tasks))]}", "author": "agent-{int(draw * 1500):08d}"}}'
-    )
+    return f'{{"task": "{_task(tasks, draw)}", "author": "agent-{int(draw * 1500):08d}"}}'
+
+
+def _task(tasks: list[str], draw: float) -> str:
+    """Nearly every task has words of its own, as in a real graph: it is what a GIN index costs."""
+    return f"{tasks[int(draw * len(tasks))]}, case {int(draw * 1e9)}"
 
 
 def _tasks() -> list[str]:

@@ -20,12 +20,8 @@ from kgcore.schema.postgres import LONGEST_KEY
 Row = tuple[Any, ...]
 
 _NULL = "\\N"
-_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}  # The backslash first.
-_TRANSLATION = str.maketrans(_ESCAPES)
-# Control characters that stand between values, and for NULL, while a column is one string. Where
-# the text has them itself, it is encoded value by value.
-_BETWEEN = "\x1f"
-_NOTHING = "\x1e"
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_SPECIAL = re.compile(r"[\\\t\n\r\0]")
 # The form nearly all timestamps have, except the 29th of February.
 _PLAIN_INSTANT = re.compile(
     r"(?!0000)\d{4}-"
@@ -61,19 +57,13 @@ class CheckedRows:
     refusals: tuple[Refusal, ...]
 
 
-def check(table: Table, rows: Sequence[Row], *, strict: bool = True) -> CheckedRows:
-    """Encode rows (columns in the table's order, id first) and say which can't be stored.
-
-    With ``strict=False`` JSON and timestamps are left to the server to judge. That is twice as fast
-    and right for comparing with what is stored, not for storing: the server takes 'now' and a
-    second 60. A caller comes back with the default where the server refuses.
-    """
+def check(table: Table, rows: Sequence[Row]) -> CheckedRows:
+    """Encode rows (columns in the table's order, id first) and say which can't be stored."""
     if not rows:
         return CheckedRows((), (), ())
     values = list(zip(*rows, strict=True))
     encoded = [
-        _encode_column(column, cells, strict=strict)
-        for column, cells in zip(table.columns, values, strict=True)
+        _encode_column(column, cells) for column, cells in zip(table.columns, values, strict=True)
     ]
     refused = _too_long(table, values)
     for column, cells in zip(table.columns, encoded, strict=True):
@@ -93,16 +83,11 @@ def check(table: Table, rows: Sequence[Row], *, strict: bool = True) -> CheckedR
     )
 
 
-def _encode_column(
-    column: Column, cells: Sequence[Any], *, strict: bool
-) -> Sequence[str | Refused]:
+def _encode_column(column: Column, cells: Sequence[Any]) -> Sequence[str | Refused]:
     """Return for each cell its text, or a :class:`Refused`."""
-    kind = column.kind
-    if not strict and kind in _JUDGED_BY_SERVER:
-        kind = Kind.TEXT
-    encoded: Sequence[str | Refused] | None = _WHOLE[kind](cells)
+    encoded: Sequence[str | Refused] | None = _WHOLE[column.kind](cells)
     if encoded is None:
-        one = _ONE[kind]
+        one = _ONE[column.kind]
         encoded = [_NULL if cell is None else one(cell) for cell in cells]
     if not column.nullable and None in cells:
         missing = Refused("NULL in a column that must have a value", "23502")
@@ -153,25 +138,12 @@ def _whole_reals(cells: Sequence[Any]) -> list[str] | None:
 
 
 def _whole_texts(cells: Sequence[Any]) -> list[str] | None:
-    """Escape a column as one string: a value at a time takes five times as long."""
     types = set(map(type, cells))
     if types == {str}:
-        whole = _BETWEEN.join(cells)
-    elif types == {str, type(None)}:
-        whole = _BETWEEN.join([_NOTHING if cell is None else cell for cell in cells])
-    else:
-        return [_NULL] * len(cells) if types == {type(None)} else None
-    nothings = cells.count(None)
-    if (
-        "\0" in whole
-        or whole.count(_BETWEEN) != len(cells) - 1
-        or whole.count(_NOTHING) != nothings
-    ):
-        return None
-    for raw, escaped in _ESCAPES.items():
-        whole = whole.replace(raw, escaped)
-    texts = whole.split(_BETWEEN)
-    return [_NULL if text == _NOTHING else text for text in texts] if nothings else texts
+        return list(cells) if _SPECIAL.search("".join(cells)) is None else None
+    if types <= {str, type(None)} and _SPECIAL.search("".join(filter(None, cells))) is None:
+        return [_NULL if cell is None else cell for cell in cells]
+    return None
 
 
 def _never(_cells: Sequence[Any]) -> list[str] | None:
@@ -212,7 +184,7 @@ def _text(value: Any) -> str | Refused:
         case str() if "\0" in value:
             return Refused("text with a NUL character (U+0000)", "22021")
         case str():
-            return value.translate(_TRANSLATION)
+            return value.translate(_ESCAPES)
         case int():
             return str(value)
     return _misplaced(value, "a text")
@@ -230,7 +202,7 @@ def _blob(value: Any) -> str | Refused:
 def _json(value: Any) -> str | Refused:
     match value:
         case str():
-            return _json_fault(value) or value.translate(_TRANSLATION)
+            return _json_fault(value) or value.translate(_ESCAPES)
         case int():
             return str(value)
     return _misplaced(value, "JSON text")
@@ -342,7 +314,6 @@ _WHOLE: dict[Kind, Callable[[Sequence[Any]], list[str] | None]] = {
     Kind.JSON: _never,
     Kind.TIMESTAMP: _never,
 }
-_JUDGED_BY_SERVER = frozenset({Kind.JSON, Kind.TIMESTAMP})
 _ONE: dict[Kind, Callable[[Any], str | Refused]] = {
     Kind.KEY: _integer,
     Kind.INTEGER: _integer,

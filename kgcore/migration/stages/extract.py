@@ -75,10 +75,17 @@ def read_arrow(path: Path, planned: PlannedTable, chunk: Chunk) -> pa.RecordBatc
     return batches[0]
 
 
-def read_rows(path: Path, planned: PlannedTable, chunk: Chunk) -> Iterator[list[Row]]:
-    """Yield the chunk's rows in order of id, at most :data:`BATCH_ROWS` at a time."""
+def read_rows(
+    path: Path, planned: PlannedTable, chunk: Chunk, *, raw: bool = False
+) -> Iterator[list[Row]]:
+    """Yield the chunk's rows in order of id, at most :data:`BATCH_ROWS` at a time.
+
+    With ``raw`` text comes as its bytes, as a BLOB does.
+    """
     lower = chunk.lower
     connection = open_snapshot(path)
+    if raw:
+        connection.text_factory = bytes
     try:
         while True:
             part = Chunk(chunk.table, lower, chunk.upper, BATCH_ROWS)

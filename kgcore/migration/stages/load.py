@@ -35,10 +35,11 @@ def copy_binary(cursor: Cursor, relation: Identifier, table: Table, stream: byte
     return _copy(cursor, relation, table, io.BytesIO(stream), "binary")
 
 
-def copy_text(
-    cursor: Cursor, relation: Identifier, table: Table, batches: Iterator[Sequence[str]]
-) -> int:
-    """Send lines as one text COPY; return the rows stored. Raises :class:`CopyRefusedError`."""
+def copy_text(cursor: Cursor, relation: Identifier, table: Table, batches: Iterator[bytes]) -> int:
+    """Send batches of whole lines as one text COPY; return the rows stored.
+
+    Raises :class:`CopyRefusedError`.
+    """
     return _copy(cursor, relation, table, _Lines(batches), "text")
 
 
@@ -57,7 +58,8 @@ def copy_each(
     if not lines:
         return Copied(0)
     try:
-        return Copied(copy_text(cursor, relation, table, iter((lines,))))
+        stream = ("\n".join(lines) + "\n").encode()
+        return Copied(copy_text(cursor, relation, table, iter((stream,))))
     except CopyRefusedError as refusing:
         if len(lines) == 1:
             return Copied(0, (_refusal(ids[0], refusing),))
@@ -97,16 +99,15 @@ def _refusal(row_id: int, refusing: CopyRefusedError) -> Refusal:
 class _Lines:
     """A file of lines for psycopg2, which reads it in pieces; memory is one batch."""
 
-    def __init__(self, batches: Iterator[Sequence[str]]) -> None:
+    def __init__(self, batches: Iterator[bytes]) -> None:
         self._batches = batches
         self._read: Callable[[int], bytes] = io.BytesIO().read
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes; nothing at the end."""
         while not (piece := self._read(size)):
-            lines = next(self._batches, None)
-            if lines is None:
+            batch = next(self._batches, None)
+            if batch is None:
                 return b""
-            if lines:
-                self._read = io.BytesIO(("\n".join(lines) + "\n").encode()).read
+            self._read = io.BytesIO(batch).read
         return piece
