@@ -52,7 +52,8 @@ app.add_typer(embedded.app, name="embedded")
 
 def main() -> NoReturn:
     """Run ``kg`` and exit with its documented code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code = app(standalone_mode=False)
     except KGError as error:
@@ -79,4 +80,5 @@ def main() -> NoReturn:
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
+    STATE.interrupted = True
     raise KeyboardInterrupt

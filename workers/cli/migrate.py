@@ -23,6 +23,7 @@ from workers.cli.output import (
     show_report,
 )
 from workers.coordinator import Coordinator, Watcher, answering_workers
+from workers.progress import Progress
 
 # Celery and pyarrow take a second or two to import.
 _WORKER_START_SECONDS = 30.0
@@ -214,7 +215,11 @@ def _watcher(bars: Bars) -> Watcher:
         if not STATE.json:
             bars.notice(f"run {run.run_id}")
 
-    return Watcher(bars.stage, started, bars.progress, bars.notice)
+    def progress(now: Progress) -> None:
+        STATE.heed()
+        bars.progress(now)
+
+    return Watcher(bars.stage, started, progress, bars.notice)
 
 
 def _workers(stack: ExitStack, number: int) -> None:

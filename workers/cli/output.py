@@ -21,6 +21,15 @@ class State:
     debug: bool = False
     json: bool = False
     after_interrupt: str = ""
+    interrupted: bool = False
+
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed.
+
+        The exception itself may have been raised where a library swallows it.
+        """
+        if self.interrupted:
+            raise KeyboardInterrupt
 
 
 STATE = State()
