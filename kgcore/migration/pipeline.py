@@ -3,8 +3,10 @@
 ::
 
     load(T) ──► index(T) ──► key(T) ──► verify(T) ──► cutover
-                                ▲
+                    │           ▲
                 index(R) ───────┘  for each R that T refers to
+
+Where T refers to no other table, verify(T) follows index(T), because key(T) takes no row away.
 
 A step runs in one transaction that also records it as done. Whatever happens to a worker, the
 ledger and the tables agree.
@@ -139,7 +141,8 @@ def _waits_for(group: Group, tables: Mapping[str, PlannedTable]) -> set[Group]:
             parents = {key.table for key in tables[name].table.foreign_keys}
             return {(Stage.INDEX, table) for table in {name, *parents}} | {(Stage.LOAD, name)}
         case Stage.VERIFY:
-            return {(Stage.KEY, name)}
+            constrained = bool(tables[name].table.foreign_keys)
+            return {(Stage.KEY if constrained else Stage.INDEX, name), (Stage.LOAD, name)}
         case Stage.CUTOVER:
             return {(step, table) for table in tables for step in (Stage.KEY, Stage.VERIFY)}
 

@@ -101,6 +101,7 @@ def test_the_order_of_the_stages() -> None:
         assert position[Stage.KEY, table] > position[Stage.INDEX, table]
         if (Stage.LOAD, table) in position:
             assert position[Stage.INDEX, table] > position[Stage.LOAD, table]
-            assert position[Stage.VERIFY, table] > position[Stage.KEY, table]
+            assert position[Stage.VERIFY, table] > position[Stage.INDEX, table]
     assert position[Stage.KEY, "relationships"] > position[Stage.INDEX, "entities"]
+    assert position[Stage.VERIFY, "relationships"] > position[Stage.KEY, "relationships"]
     assert order[-1] == (Stage.CUTOVER, "")

@@ -1,0 +1,63 @@
+"""The few pieces of SQL in which the two databases differ, each as text to put into a statement."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+class _Now:
+    """A parameter that stands for the time at which its statement runs."""
+
+
+NOW = _Now()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What the graph's statements are filled in with for one database."""
+
+    is_postgres: bool
+    #: A parameter with JSON text.
+    json: str
+    #: The parameter :data:`NOW`.
+    now: str
+
+    def instant(self, column: str) -> str:
+        """Return an expression that orders a timestamp column by time.
+
+        In SQLite times are text, written with 0 to 6 digits of a second: as such ``…:00Z`` would
+        come after ``…:00.5Z``. Here all have 6 digits.
+        """
+        if self.is_postgres:
+            return column
+        bare = f"rtrim(replace({column}, ' ', 'T'), 'Z')"
+        digits = f"CASE length({bare}) WHEN 19 THEN '.000000' ELSE '000000' END"
+        return (
+            f"CASE length({column}) WHEN 27 THEN {column}"  # The first two are quick.
+            f" WHEN 20 THEN substr({column}, 1, 19) || '.000000Z'"
+            f" ELSE substr({bare} || {digits}, 1, 26) || 'Z' END"
+        )
+
+    def instant_parameter(self, time: datetime) -> Any:
+        """Return an aware time as a parameter that :meth:`instant` can be compared with."""
+        if self.is_postgres:
+            return time
+        return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def latest(self, column: str) -> str:
+        """Return what an upsert sets a timestamp column to.
+
+        On PostgreSQL a statement may wait for another that began later, and times must not go back.
+        """
+        new = f"excluded.{column.rpartition('.')[2]}"
+        return f"greatest({column}, {new})" if self.is_postgres else new
+
+
+# Not now(), which in a transaction stands still, nor clock_timestamp(), which in a statement moves.
+POSTGRES = Dialect(
+    is_postgres=True,
+    json="CAST(? AS jsonb)",
+    now="coalesce(CAST(? AS timestamptz), statement_timestamp())",
+)
+# SQLite's own clock has milliseconds: two updates could not be put in order.
+SQLITE = Dialect(is_postgres=False, json="?", now="?")

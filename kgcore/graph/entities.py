@@ -1,0 +1,136 @@
+"""Entities: the nodes of the graph."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+
+from kgcore.backends import Row
+from kgcore.graph.dialect import NOW, Dialect
+from kgcore.graph.session import Part
+from kgcore.graph.values import Metadata, count, metadata_text, metadata_value, record, text
+
+ENTITY = "id, type, name, metadata, created_at, updated_at"
+
+
+class Entities(Part):
+    """Adds, finds, changes and deletes entities.
+
+    An entity comes out as ``dict(id, type, name, metadata, created_at, updated_at)``.
+    """
+
+    def add_entity(self, entity_type: str, name: str, metadata: Metadata | None = None) -> int:
+        """Add an entity, or replace metadata of the one with this type and name; return its id."""
+        params = (text(entity_type), text(name), metadata_text(metadata), NOW, NOW)
+        return int(self._session.write(upsert_entity(self._session.dialect), params)[0]["id"])
+
+    def get_entity(self, entity_id: int) -> Row | None:
+        """Return the entity, or None."""
+        row = self._session.row(f"SELECT {ENTITY} FROM entities WHERE id = ?", (entity_id,))
+        return None if row is None else record(row)
+
+    def find_entity(self, entity_type: str, name: str) -> Row | None:
+        """Return the entity with this type and name, or None."""
+        row = self._session.row(
+            f"SELECT {ENTITY} FROM entities WHERE type = ? AND name = ?",
+            (text(entity_type), text(name)),
+        )
+        return None if row is None else record(row)
+
+    def list_entities(
+        self,
+        entity_type: str | None = None,
+        limit: int = 100,
+        after: tuple[str, int] | None = None,
+    ) -> list[Row]:
+        """Return entities, newest update first; of equal times the one added last.
+
+        ``after`` goes on behind an entity: ``(entity["updated_at"], entity["id"])`` of the last one
+        of the page before. What is updated meanwhile moves to the front, so it may come again, or
+        not at all if it lay ahead: :meth:`iter_entities` misses none.
+        """
+        instant = self._session.dialect.instant("updated_at")
+        conditions: list[str] = []
+        params: list[object] = []
+        if entity_type is not None:
+            conditions.append("type = ?")
+            params.append(text(entity_type))
+        if after is not None:
+            conditions.append(f"({instant}, id) < (?, ?)")
+            time = datetime.fromisoformat(after[0])
+            params += [self._session.dialect.instant_parameter(time), after[1]]
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        rows = self._session.rows(
+            f"SELECT {ENTITY} FROM entities {where} ORDER BY {instant} DESC, id DESC LIMIT ?",
+            (*params, count(limit, "limit")),
+        )
+        return [record(row) for row in rows]
+
+    def iter_entities(self, entity_type: str | None = None, page_size: int = 1000) -> Iterator[Row]:
+        """Yield all entities in the order of their ids, a page at a time.
+
+        It holds no connection between pages. Every entity that is there from start to end comes
+        once, whatever others write meanwhile.
+        """
+        condition = "" if entity_type is None else "AND type = ?"
+        chosen = () if entity_type is None else (text(entity_type),)
+        sql = f"SELECT {ENTITY} FROM entities WHERE id > ? {condition} ORDER BY id LIMIT ?"
+        rows = self._session.rows(sql, (-(2**63), *chosen, page_size))
+        while rows:
+            last = rows[-1]["id"]
+            yield from map(record, rows)
+            rows = self._session.rows(sql, (last, *chosen, page_size))
+
+    def update_entity(self, entity_id: int, metadata: Metadata, merge: bool = False) -> bool:
+        """Replace the metadata, or set these keys in it; return False if there is no such entity.
+
+        With ``merge`` the other keys stay, also those that another writer sets at the same moment.
+        Only the outermost keys are merged, and None is a value (``null``), as with JSONB's ``||``.
+        """
+        session = self._session
+        new = metadata_text(metadata)
+        if not merge or session.dialect.is_postgres:
+            rows = session.write(_update(session.dialect, merge=merge), (new, NOW, entity_id))
+            return bool(rows)
+        # SQLite's json_patch deletes where the new value is null, and rebuilding the object with
+        # json_each rounds numbers to 15 digits. The write lock makes these two statements one.
+        return session.atomically(lambda: self._merge(entity_id, new), repeatable=True)
+
+    def delete_entity(self, entity_id: int) -> bool:
+        """Delete an entity and its relationships; return False if there is no such entity."""
+        return bool(
+            self._session.write("DELETE FROM entities WHERE id = ? RETURNING id", (entity_id,))
+        )
+
+    def _merge(self, entity_id: int, new: str) -> bool:
+        row = self._session.row("SELECT metadata FROM entities WHERE id = ?", (entity_id,))
+        if row is None:
+            return False
+        old = metadata_value(row["metadata"])
+        merged = metadata_text((old if isinstance(old, dict) else {}) | json.loads(new))
+        sql = _update(self._session.dialect, merge=False)
+        return bool(self._session.write(sql, (merged, NOW, entity_id)))
+
+
+def upsert_entity(dialect: Dialect, source: str | None = None, returning: str = "id") -> str:
+    """Return the statement that adds entities or replaces their metadata.
+
+    ``source`` yields type, name and metadata; without it they are parameters. Then come the times.
+    """
+    if source is None:
+        values = f"VALUES (?, ?, {dialect.json}, {dialect.now}, {dialect.now})"
+    else:
+        values = f"SELECT type, name, metadata, {dialect.now}, {dialect.now} FROM ({source}) s"
+        values += " WHERE true"  # SQLite would take ON CONFLICT for the ON of a join.
+    return (
+        f"INSERT INTO entities (type, name, metadata, created_at, updated_at) {values}"
+        " ON CONFLICT (type, name) DO UPDATE SET metadata = excluded.metadata,"
+        f" updated_at = {dialect.latest('entities.updated_at')} RETURNING {returning}"
+    )
+
+
+def _update(dialect: Dialect, *, merge: bool) -> str:
+    new = dialect.json
+    if merge:
+        new = f"CASE jsonb_typeof(metadata) WHEN 'object' THEN metadata ELSE '{{}}' END || {new}"
+    now = f"greatest(updated_at, {dialect.now})" if dialect.is_postgres else dialect.now
+    return f"UPDATE entities SET metadata = {new}, updated_at = {now} WHERE id = ? RETURNING id"

@@ -1,0 +1,75 @@
+"""The files most at risk, without weighing every file.
+
+A plain join has a row for every pair of a mission's bugs and files: at 100,000 entities and 250,000
+relationships that takes 450 ms on PostgreSQL and 5.4 s on SQLite. Counted per mission before the
+missions meet their files, it still takes 220 ms and 490 ms, most of it for files that are far from
+the first ten. So these are left out. How often a file was worked on can be read from an index
+alone, and times the most bugs that any mission has it is a bound of the file's bugs. The files
+worked on most often are weighed first, and then those whose bound reaches the last of them.
+"""
+
+from kgcore.graph.dialect import Dialect
+
+_RISKY_FILES = """
+WITH bugs AS MATERIALIZED (
+    SELECT from_id AS id, CAST(count(*) AS integer) AS bugs
+    FROM relationships WHERE type = 'caused_bug' GROUP BY from_id
+), missions AS MATERIALIZED (
+    SELECT e.id, coalesce(b.bugs, 0) AS bugs,
+        CASE WHEN h.mission_id IS NULL THEN 0 ELSE 1 END AS failed
+    FROM entities e LEFT JOIN bugs b ON b.id = e.id
+    LEFT JOIN mission_history h ON h.mission_id = e.name AND h.status = 'failed'
+    WHERE e.type = 'mission'
+), most AS (
+    SELECT CAST(coalesce(max(bugs), 0) AS bigint) AS bugs, coalesce(max(failed), 0) AS failed
+    FROM missions
+), touched AS MATERIALIZED (
+    SELECT to_id AS id, count(*) AS times
+    FROM relationships WHERE type = 'worked_on' GROUP BY to_id
+), sample AS (
+    SELECT t.id FROM (SELECT id FROM touched ORDER BY times DESC, id LIMIT ?) t
+    JOIN entities f ON f.id = t.id AND f.type = 'file'
+), least AS (
+    {weighed_sample} ORDER BY bugs DESC, failed DESC, times DESC LIMIT 1 OFFSET ?
+), candidates AS (
+    SELECT t.id FROM touched t CROSS JOIN most
+    WHERE (t.times * most.bugs, t.times * most.failed, t.times) >= (
+        coalesce((SELECT bugs FROM least), -1),
+        coalesce((SELECT failed FROM least), -1),
+        coalesce((SELECT times FROM least), -1)
+    )
+)
+SELECT f.name AS file_path, w.bugs AS bug_count, w.times AS mission_count,
+    w.failed AS failed_mission_count
+FROM ({weighed_candidates}) w JOIN entities f ON f.id = w.id AND f.type = 'file'
+ORDER BY w.bugs DESC, w.failed DESC, w.times DESC, w.id
+LIMIT ?
+"""
+
+# A mission may have worked on a file several times; its bugs count once.
+_WEIGHED = """
+    SELECT w.to_id AS id, sum(m.bugs) AS bugs, sum(m.failed) AS failed, sum(w.times) AS times
+    FROM (
+        SELECT r.to_id, r.from_id, CAST(count(*) AS integer) AS times
+        FROM relationships r WHERE r.to_id {among} AND r.type = 'worked_on'
+        GROUP BY r.to_id, r.from_id
+    ) w JOIN missions m ON m.id = w.from_id
+    GROUP BY w.to_id"""
+
+#: Of the entities worked on most often so many may be no files before all files are weighed.
+_SPARE = 10
+
+
+def risky_files(dialect: Dialect, limit: int) -> tuple[str, tuple[int, ...]]:
+    """Return the statement for the first ``limit`` (1 or more) files, and its parameters."""
+
+    def weighed(files: str) -> str:
+        # As an array PostgreSQL looks each file up; joined it would read all relationships.
+        ids = f"SELECT id FROM {files}"
+        among = f"= ANY (ARRAY({ids}))" if dialect.is_postgres else f"IN ({ids})"
+        return _WEIGHED.format(among=among)
+
+    sql = _RISKY_FILES.format(
+        weighed_sample=weighed("sample"), weighed_candidates=weighed("candidates")
+    )
+    return sql, (limit + _SPARE, limit - 1, limit)
