@@ -1,0 +1,90 @@
+"""Faults around the one transaction that makes the new tables live."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.faults.holds import CUTOVER
+from tests.faults.scene import Scene, children, kill_process
+from tests.workers.kg import wait_for
+
+_WAITS_FOR_LOCK = (
+    "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE%%' AND wait_event_type = 'Lock'"
+)
+
+
+@contextmanager
+def _reader(scene: Scene) -> Iterator[None]:
+    """Someone has read a live table and left the transaction open."""
+    connection = scene.database.connect()
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT old FROM entities")
+        yield
+    connection.close()
+
+
+def _all_but_the_cutover(scene: Scene) -> int:
+    scene.old_tables()
+    scene.begin(if_exists="replace")
+    scene.steps_here("load", "index", "key", "verify")
+    return scene.step_of("NOT done")
+
+
+def test_a_reader_delays_the_cutover(scene: Scene) -> None:
+    step = _all_but_the_cutover(scene)
+    with scene.watched(), scene.kg.workers(1), scene.follow() as coordinator:
+        with _reader(scene):
+            wait_for(lambda: scene.database.rows(_WAITS_FOR_LOCK))
+            with scene.strike():
+                time.sleep(3)
+                wait_for(lambda: scene.database.rows(_WAITS_FOR_LOCK))
+        scene.complete(coordinator)
+    assert scene.attempts()[step] == 1
+
+
+def test_killed_while_it_waits_for_the_live_tables(scene: Scene) -> None:
+    step = _all_but_the_cutover(scene)
+    with scene.watched(), scene.kg.workers(1) as workers, scene.follow() as coordinator:
+        with _reader(scene):
+            wait_for(lambda: scene.database.rows(_WAITS_FOR_LOCK))
+            with scene.strike():
+                kill_process(*children(*workers))
+                scene.assert_untouched()
+        scene.complete(coordinator)
+    assert scene.attempts()[step] == 2
+
+
+def test_killed_when_half_of_the_tables_are_moved(scene: Scene) -> None:
+    step = _all_but_the_cutover(scene)
+    with (
+        scene.watched(),
+        scene.held(CUTOVER) as hold,
+        scene.kg.workers(1) as workers,
+        scene.follow() as coordinator,
+    ):
+        backend = hold.reached()
+        with scene.strike():
+            kill_process(scene.working_process(backend, workers))
+            wait_for(lambda: not hold.waiting())
+            scene.assert_untouched()
+        hold.release()
+        scene.complete(coordinator)
+    assert scene.attempts()[step] == 2
+
+
+def test_two_finalizers_make_one_cutover(scene: Scene) -> None:
+    step = _all_but_the_cutover(scene)
+    with scene.watched(), scene.held(CUTOVER) as hold, scene.kg.workers(2):
+        with scene.strike():
+            scene.send(*[(scene.run, step, 1)] * 6)
+            hold.reached()
+            wait_for(lambda: scene.received() == 6)
+            wait_for(lambda: scene.in_the_broker() == 1)
+            assert len(hold.waiting()) == 1
+        hold.release()
+        wait_for(lambda: scene.in_the_broker() == 0)
+        scene.assert_whole()
+        scene.send((scene.run, step, 1))
+        wait_for(lambda: scene.in_the_broker() == 0)
+    scene.assert_whole()

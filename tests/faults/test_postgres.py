@@ -1,0 +1,25 @@
+"""PostgreSQL goes away in the middle of a run and comes back."""
+
+import time
+
+import pytest
+
+from tests.faults.holds import INDEX, LOAD, VERIFY, Point
+from tests.faults.scene import Scene
+from workers.embedded import PostgresServer
+
+
+@pytest.mark.parametrize("point", [LOAD, INDEX, VERIFY], ids=["load", "index", "verify"])
+def test_postgres_crashes_and_is_back_after_three_seconds(
+    point: Point, postgres_scene: Scene, own_postgres_server: PostgresServer
+) -> None:
+    scene = postgres_scene
+    scene.begin()
+    with scene.held(point) as hold, scene.kg.workers(2), scene.follow() as coordinator:
+        hold.reached()
+        with scene.strike():
+            own_postgres_server.stop("immediate")
+            time.sleep(3)
+            own_postgres_server.start()
+        said = scene.complete(coordinator)
+    assert "the target does not answer; waiting" in said
