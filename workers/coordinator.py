@@ -13,7 +13,6 @@ from typing import Literal, TypeVar
 
 import psycopg2
 import redis
-from kombu.exceptions import OperationalError
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -28,13 +27,10 @@ from kgcore.migration.model import Options, Run, RunState, StepRef
 from kgcore.migration.reports import read_report
 from kgcore.migration.stages.report import Report
 from workers.app import app
-from workers.progress import Channel, Progress, unreachable
+from workers.progress import BROKER_ERRORS, Channel, Progress, unreachable
 from workers.tasks import send
 
 T = TypeVar("T")
-
-#: By which kombu and redis say that the broker can't be used.
-BROKER_ERRORS = (redis.RedisError, OperationalError, ConnectionError)
 
 _log = logging.getLogger(__name__)
 
@@ -125,9 +121,9 @@ class Coordinator:
 
     def conclude(self, run_id: str) -> Report:
         """Return an ended run's report, with the channel brought to the same numbers."""
-        self._channel.keep(self._pool, run_id, replace=True)
+        self._patiently(lambda: self._channel.keep(self._pool, run_id, replace=True))
         self._show(run_id)
-        report = read_report(self._pool, run_id)
+        report = self._patiently(lambda: read_report(self._pool, run_id))
         if report.run.state in {RunState.DONE, RunState.CANCELLED}:
             runs.release_source(report.run)
         return report
@@ -151,7 +147,7 @@ class Coordinator:
     def _sweep(self, run_id: str) -> None:
         try:
             empty = self._channel.queue_length(app.conf.task_default_queue) == 0
-            self._channel.rebuild(self._pool, run_id)
+            self._patiently(lambda: self._channel.rebuild(self._pool, run_id))
         except (redis.RedisError, BrokerError) as error:
             _log.warning("Redis can't be asked, the sweep waits: %s", error)
             return

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
+from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -34,6 +35,9 @@ from kgcore.migration.model import RunState, Stage
 from kgcore.migration.pipeline import StepResult
 
 _log = logging.getLogger(__name__)
+
+#: By which kombu and redis say that the broker can't be used.
+BROKER_ERRORS = (redis.RedisError, OperationalError, ConnectionError)
 
 EXPIRES_SECONDS = 7 * 24 * 3600
 _EVENTS = 10_000

@@ -10,6 +10,12 @@ import psycopg2
 from billiard.process import current_process
 from celery import Task
 from celery.signals import worker_process_init, worker_process_shutdown
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from kgcore.backends import PostgreSQLBackend, backend_from_settings
 from kgcore.config import Settings, load_settings
@@ -17,7 +23,7 @@ from kgcore.errors import KGError
 from kgcore.migration.model import StepRef
 from kgcore.migration.pipeline import Workplace, run_step
 from workers.app import app
-from workers.progress import Channel
+from workers.progress import BROKER_ERRORS, Channel
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +32,10 @@ _POOL_SIZE = 1
 _POOL_OVERFLOW = 2
 # After the server could not be reached: the message comes back, and must not spin.
 _RETRY_SECONDS = 5
+_BROKER_GONE_SECONDS = 120
 
 
-@app.task(name="kg.step", bind=True, max_retries=None)
+@app.task(name="kg.step", bind=True, max_retries=None, Strategy="workers.messages:careful")
 def do_step(task: Task, run_id: object, step_id: object, epoch: object) -> None:
     """Do a step of a run, if the ledger says that there is something to do."""
     # A message may come from anyone who reaches the broker.
@@ -43,7 +50,7 @@ def do_step(task: Task, run_id: object, step_id: object, epoch: object) -> None:
         # step, but none runs beside a detached run.
         _log.warning("step %s waits for the target: %s", step_id, error)
         raise task.retry(countdown=_RETRY_SECONDS, exc=error) from None
-    send(result.dispatch)
+    _send_on(result.dispatch)
     _channel().publish(place.pool, result)
 
 
@@ -55,6 +62,19 @@ def send(refs: tuple[StepRef, ...]) -> None:
         producer = app.amqp.Producer(connection)
         for ref in refs:
             do_step.apply_async((ref.run_id, ref.step_id, ref.epoch), producer=producer)
+
+
+def _send_on(refs: tuple[StepRef, ...]) -> None:
+    """Send what comes next, for a while if it has to be: beside a detached run no sweeper runs."""
+    try:
+        Retrying(
+            retry=retry_if_exception_type(BROKER_ERRORS),
+            stop=stop_after_delay(_BROKER_GONE_SECONDS),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            reraise=True,
+        )(send, refs)
+    except BROKER_ERRORS as error:
+        _log.error("%s steps were not sent, kg resume sends them: %s", len(refs), error)
 
 
 @cache

@@ -136,11 +136,14 @@ def resume(
     """Let a run go on, in a new epoch if it had ended short of done; return it.
 
     The options that are given take the place of those the run began with.
-    A running run is returned as it is. Raises :class:`RunError` for one that is done or cancelled.
+    A running run, and one that is done, is returned as it is. Raises :class:`RunError` for one that
+    is cancelled or found a mismatch.
     """
     with ledger.transaction(pool) as cursor:
         state, _ = ledger.lock_run(cursor, run_id)
         run = ledger.read_run(cursor, run_id)
+        if state is RunState.DONE:
+            return run
         if state not in RESUMABLE:
             raise RunError(f"run {run_id} is {state}", "start a new one: kg migrate SOURCE")
         if state is RunState.MISMATCH:

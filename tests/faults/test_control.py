@@ -83,10 +83,6 @@ def test_without_a_coordinator_workers_finish_what_they_can(scene: Scene) -> Non
     scene.assert_whole()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="local workers have a session of their own and nothing ends them with their command",
-)
 def test_local_workers_end_with_their_killed_command(scene: Scene) -> None:
     migrate = ("migrate", scene.source, "--chunk-rows", "50", "--local-workers", "1")
     with scene.held(INDEX) as hold, scene.kg.start(*migrate) as coordinator:

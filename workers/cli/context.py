@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from kgcore.backends import PostgreSQLBackend, backend_from_settings
 from kgcore.config import Settings, load_settings
 from kgcore.errors import SettingsError
+from workers import tether
 from workers.cli.bars import Bars
 from workers.coordinator import Coordinator, Watcher
 from workers.progress import Channel
@@ -65,7 +66,8 @@ def local_workers(number: int) -> Iterator[None]:
             processes.append(
                 subprocess.Popen(
                     [*command, "--loglevel", "ERROR"],
-                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, tether.VARIABLE: "1"},
+                    stdin=subprocess.PIPE,
                     # stdout is for the answer of --json alone; what goes wrong is on stderr.
                     stdout=subprocess.DEVNULL,
                     # Ctrl-C is for the command; it then ends its workers in good order.
@@ -82,3 +84,5 @@ def local_workers(number: int) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()

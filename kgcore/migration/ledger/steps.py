@@ -116,8 +116,9 @@ def record_failure(cursor: Cursor, run: Run, step: Step, error: str) -> bool:
     """
     cursor.execute(
         "UPDATE kg_migration.steps SET error = %s, lease_until = NULL"
-        " WHERE step_id = %s AND NOT done",
-        (error, step.step_id),
+        # A late writer must not touch the lease of who does the step now.
+        " WHERE step_id = %s AND NOT done AND attempts = %s",
+        (error, step.step_id, step.attempts),
     )
     if step.attempts < run.options.max_attempts:
         return True
