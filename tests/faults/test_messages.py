@@ -140,7 +140,6 @@ def test_a_message_of_another_shape_does_not_kill_workers(
         scene.send(("no run", 1, 1))
         wait_for(lambda: scene.in_the_broker() == 0)
         assert worker.poll() is None
-        assert set(scene.attempts().values()) <= {0}
 
 
 def test_what_is_no_message_at_all_costs_at_most_a_restart(scene: Scene) -> None:
