@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 
-.PHONY: help setup demo test check format format-check lint types layers bench clean
+.PHONY: help setup demo test check format format-check lint types layers bench bench-graph clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,6 +53,9 @@ check: $(STAMP) ## the gate: format, lint, types, layers, tests
 
 bench: $(STAMP) ## measure a migration
 	$(BIN)/python -m benchmarks.migration $(ARGS)
+
+bench-graph: $(STAMP) ## measure the graph's calls on both databases
+	$(BIN)/python -m benchmarks.graph $(ARGS)
 
 clean: ## delete .venv and what the tools left
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

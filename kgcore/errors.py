@@ -15,6 +15,7 @@
     │   ├── StepFencedError     a late or foreign writer was refused                exit 1
     │   ├── RejectsError        more rows were refused than allowed                 exit 3
     │   └── MismatchError       a row in the target differs from its source         exit 4
+    ├── UnknownEntityError      a relationship names an entity that does not exist  exit 1
     └── EmbeddedError           a private server can't be started                   exit 1
 
 The command line prints the message and the hint, one line each, and exits with ``exit_code``.
@@ -112,6 +113,12 @@ class MismatchError(RunError):
 
     code = "mismatch"
     exit_code = 4
+
+
+class UnknownEntityError(KGError):
+    """A relationship was to join an entity that does not exist."""
+
+    code = "unknown-entity"
 
 
 class EmbeddedError(KGError):

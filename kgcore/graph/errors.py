@@ -1,12 +1,6 @@
 """What the graph refuses by itself, on both databases alike."""
 
-from kgcore.errors import KGError
-
-
-class UnknownEntityError(KGError):
-    """A relationship was to join an entity that does not exist."""
-
-    code = "unknown-entity"
+from kgcore.errors import UnknownEntityError
 
 
 def unknown_entities(ids: list[int]) -> UnknownEntityError:

@@ -4,8 +4,9 @@ A plain join has a row for every pair of a mission's bugs and files: at 100,000 
 relationships that takes 450 ms on PostgreSQL and 5.4 s on SQLite. Counted per mission before the
 missions meet their files, it still takes 220 ms and 490 ms, most of it for files that are far from
 the first ten. So these are left out. How often a file was worked on can be read from an index
-alone, and times the most bugs that any mission has it is a bound of the file's bugs. The files
-worked on most often are weighed first, and then those whose bound reaches the last of them.
+alone, and times the most bugs that any mission has it is a bound of the file's bugs. A few files
+that the newest relationships lead to most often are weighed first, and then those whose bound
+reaches the last of them: 50 ms and 80 ms.
 """
 
 from kgcore.graph.dialect import Dialect
@@ -23,21 +24,26 @@ WITH bugs AS MATERIALIZED (
 ), most AS (
     SELECT CAST(coalesce(max(bugs), 0) AS bigint) AS bugs, coalesce(max(failed), 0) AS failed
     FROM missions
-), touched AS MATERIALIZED (
-    SELECT to_id AS id, count(*) AS times
-    FROM relationships WHERE type = 'worked_on' GROUP BY to_id
 ), sample AS (
-    SELECT t.id FROM (SELECT id FROM touched ORDER BY times DESC, id LIMIT ?) t
-    JOIN entities f ON f.id = t.id AND f.type = 'file'
+    SELECT s.id FROM (
+        SELECT w.to_id AS id
+        FROM (SELECT to_id, type FROM relationships ORDER BY id DESC LIMIT ?) w
+        WHERE w.type = 'worked_on' GROUP BY w.to_id ORDER BY count(*) DESC, w.to_id LIMIT ?
+    ) s JOIN entities f ON f.id = s.id AND f.type = 'file'
 ), least AS (
     {weighed_sample} ORDER BY bugs DESC, failed DESC, times DESC LIMIT 1 OFFSET ?
+), bound AS MATERIALIZED (
+    SELECT most.bugs AS most_bugs, most.failed AS most_failed,
+        coalesce(least.bugs, -1) AS bugs, coalesce(least.failed, -1) AS failed,
+        coalesce(least.times, -1) AS times
+    FROM most LEFT JOIN least ON true
 ), candidates AS (
-    SELECT t.id FROM touched t CROSS JOIN most
-    WHERE (t.times * most.bugs, t.times * most.failed, t.times) >= (
-        coalesce((SELECT bugs FROM least), -1),
-        coalesce((SELECT failed FROM least), -1),
-        coalesce((SELECT times FROM least), -1)
-    )
+    SELECT to_id AS id FROM relationships WHERE type = 'worked_on' GROUP BY to_id
+    HAVING (
+        count(*) * (SELECT most_bugs FROM bound),
+        count(*) * (SELECT most_failed FROM bound),
+        count(*)
+    ) >= ((SELECT bugs FROM bound), (SELECT failed FROM bound), (SELECT times FROM bound))
 )
 SELECT f.name AS file_path, w.bugs AS bug_count, w.times AS mission_count,
     w.failed AS failed_mission_count
@@ -56,7 +62,9 @@ _WEIGHED = """
     ) w JOIN missions m ON m.id = w.from_id
     GROUP BY w.to_id"""
 
-#: Of the entities worked on most often so many may be no files before all files are weighed.
+#: The newest relationships that are looked at for files to weigh first, and how many files more
+#: than are asked for: some of them may be none. If too few are left, all files are weighed.
+_NEWEST = 10_000
 _SPARE = 10
 
 
@@ -72,4 +80,4 @@ def risky_files(dialect: Dialect, limit: int) -> tuple[str, tuple[int, ...]]:
     sql = _RISKY_FILES.format(
         weighed_sample=weighed("sample"), weighed_candidates=weighed("candidates")
     )
-    return sql, (limit + _SPARE, limit - 1, limit)
+    return sql, (_NEWEST, limit + _SPARE, limit - 1, limit)

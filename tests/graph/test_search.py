@@ -1,0 +1,150 @@
+"""Search by metadata and by text."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kgcore.graph import KnowledgeGraph
+from kgcore.graph.containment import contains, parsed
+from tests.servers import Database
+
+DOCUMENTS: dict[str, Any] = {
+    "flat": {"domain": "coding", "n": 1, "ok": True, "none": None},
+    "nested": {"a": {"b": {"c": [1, 2, {"d": "x", "e": 1}]}}, "domain": "docs"},
+    "array": {"tags": ["x", "y", ["z", 1]], "n": 1.0},
+    "text one": {"n": "1", "ok": "true", 'odd "key".[0]': "x"},
+    "large": {"n": 2**70, "small": 1e-7},
+    "empty": {},
+}
+
+
+@pytest.fixture
+def filled(graph: KnowledgeGraph) -> KnowledgeGraph:
+    for name, metadata in DOCUMENTS.items():
+        graph.add_entity("document", name, metadata)
+    graph.backend.execute("INSERT INTO entities (type, name) VALUES ('document', 'null')")
+    graph.backend.commit()
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("criteria", "expected"),
+    [
+        ({"domain": "coding"}, {"flat"}),
+        ({"n": 1}, {"flat", "array"}),
+        ({"n": 1.0}, {"flat", "array"}),
+        ({"n": "1"}, {"text one"}),
+        ({"n": True}, set()),
+        ({"ok": True}, {"flat"}),
+        ({"none": None}, {"flat"}),
+        ({"missing": None}, set()),
+        ({"n": 2**70}, {"large"}),
+        ({"small": 1e-7}, {"large"}),
+        ({"a": {}}, {"nested"}),
+        ({"a": {"b": {"c": [2]}}}, {"nested"}),
+        ({"a": {"b": {"c": [{"d": "x"}, 1, 1]}}}, {"nested"}),
+        ({"a": {"b": {"c": 2}}}, set()),
+        ({"a": []}, set()),
+        ({"tags": ["y", "x"]}, {"array"}),
+        ({"tags": [["z"]]}, {"array"}),
+        ({"tags": ["z"]}, set()),
+        ({"tags": []}, {"array"}),
+        ({'odd "key".[0]': "x"}, {"text one"}),
+        ({}, set(DOCUMENTS)),
+    ],
+)
+def test_find_by_metadata(
+    filled: KnowledgeGraph, criteria: dict[str, Any], expected: set[str]
+) -> None:
+    found = filled.find_by_metadata(criteria)
+    assert {row["name"] for row in found} == expected
+    assert found == [row for row in filled.list_entities() if row["name"] in expected]
+    assert filled.find_by_metadata(criteria, "document", limit=1) == found[:1]
+    assert filled.find_by_metadata(criteria, "file") == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2) | st.sampled_from("ab"),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    document=st.dictionaries(st.sampled_from("ab"), JSON, max_size=2),
+    part=st.dictionaries(st.sampled_from("ab"), JSON, max_size=2),
+)
+def test_containment_is_that_of_postgres(
+    postgres_graph: KnowledgeGraph, document: dict[str, Any], part: dict[str, Any]
+) -> None:
+    backend = postgres_graph.backend
+    row = backend.fetchone(
+        "SELECT a, b, CAST(a AS jsonb) @> CAST(b AS jsonb) AS found"
+        " FROM (SELECT CAST(? AS text) AS a, CAST(? AS text) AS b) x",
+        (document, part),
+    )
+    assert row is not None
+    assert contains(parsed(row["a"]), parsed(row["b"])) is row["found"]
+
+
+def test_the_index_finds_metadata(postgres_graph: KnowledgeGraph, postgres: Database) -> None:
+    postgres_graph.add_entities(
+        [("file", str(number), {"domain": f"d{number % 500}"}) for number in range(20_000)]
+    )
+    # Until vacuum has put new rows from the pending list into the index, it costs more.
+    postgres.rows("VACUUM ANALYZE entities")
+    plan = postgres.rows(
+        'EXPLAIN SELECT * FROM entities WHERE metadata @> \'{"domain": "d7"}\''
+        " ORDER BY updated_at DESC, id DESC LIMIT 100"
+    )
+    assert "idx_entities_metadata" in str(plan)
+    assert len(postgres_graph.find_by_metadata({"domain": "d7"})) == 40
+
+
+@pytest.fixture
+def texts(graph: KnowledgeGraph) -> KnowledgeGraph:
+    graph.add_entity("file", "src/Parser_main.py", {"note": "100% sure"})
+    graph.add_entity("file", "parser.py")
+    graph.add_entity("file", "the parser.py", {"deep": [{"x": 'say "hi"\n\\ ä'}]})
+    graph.add_entity("bug", "crash", {"in": "the PARSER", "parser_key": 1})
+    graph.add_entity("bug", "my parserx.py")
+    graph.add_entity("bug", "100! percent", {"key_only": {"Zebra": None}})
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (
+            "parser",
+            # At equal places the shorter name comes first; metadata comes last.
+            ["parser.py", "my parserx.py", "the parser.py", "src/Parser_main.py", "crash"],
+        ),
+        ("PARSER.PY", ["parser.py", "the parser.py"]),
+        ("100%", ["src/Parser_main.py"]),
+        ("r_m", ["src/Parser_main.py"]),
+        ("0!", ["100! percent"]),
+        ('"hi"\n\\', ["the parser.py"]),
+        ("ä", ["the parser.py"]),
+        ("zebra", []),  # Keys are not searched.
+        ("nothing like it", []),
+    ],
+)
+def test_search(texts: KnowledgeGraph, query: str, expected: list[str]) -> None:
+    found = [row["name"] for row in texts.search(query)]
+    assert found == expected
+    assert [row["name"] for row in texts.search(query, limit=1)] == expected[:1]
+    of_bugs = [row["name"] for row in texts.search(query, "bug")]
+    bugs = {"crash", "my parserx.py", "100! percent"}
+    assert of_bugs == [name for name in expected if name in bugs]
+
+
+def test_search_of_nothing_finds_all(texts: KnowledgeGraph) -> None:
+    assert len(texts.search("")) == 6
