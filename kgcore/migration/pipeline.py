@@ -177,6 +177,8 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
         return StepResult(place.worker)
     except Exception as error:  # noqa: BLE001 (whatever it is goes into the ledger, with its text)
         return _failed(place, run, step, ref, error)
+    if end is RunState.DONE:
+        _discard(run)
     dispatch = tuple(StepRef(run.run_id, step_id, ref.epoch) for step_id in fresh)
     return StepResult(place.worker, outcome, step, dispatch, end)
 
@@ -358,6 +360,14 @@ def _local(place: Workplace, source: SourceSnapshot) -> Path:
     stat = path.stat()
     _digest_checked(source, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     return path
+
+
+def _discard(run: Run) -> None:
+    """Delete the source snapshot where this machine has it: of a detached run nobody else does."""
+    try:
+        freeze.discard(run.source)
+    except OSError as error:
+        _log.warning("the source snapshot %s is left: %s", run.source.path, error)
 
 
 @lru_cache(maxsize=16)

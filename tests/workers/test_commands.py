@@ -212,6 +212,7 @@ def test_detached_then_followed_by_progress_alone(
         run = sent.json["run_id"]
         followed = kg("progress", run, "--follow", "--json")
     assert followed.code == 0, followed.err
+    assert list((tmp_path / "data" / "sources").iterdir()) == []
     steps = [json.loads(line) for line in followed.out.splitlines()]
     assert steps[-1]["state"] == "done"
     for name in COLUMNS:
