@@ -5,13 +5,13 @@ The command holds the other end of the worker's standard input. Its death closes
 
 import os
 import signal
-import sys
 from threading import Thread
 
 from celery.signals import worker_ready
 
 #: Set in the environment of a worker that is tied to its command.
 VARIABLE = "KG_WORKER_TETHER"
+_STDIN = 0
 
 
 @worker_ready.connect
@@ -21,6 +21,8 @@ def _watch(**_unused: object) -> None:
 
 
 def _end_at_eof() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held by this thread, would abort the interpreter's end.
+    while os.read(_STDIN, 1024):
+        pass
     # A warm shutdown: the step at hand is finished.
     os.kill(os.getpid(), signal.SIGTERM)

@@ -94,6 +94,7 @@ def test_local_workers_come_and_go_with_the_command(
     assert done.code == 0, done.err
     assert "done" in done.out
     assert "kg revert" in done.out
+    assert "error" not in done.err.lower()
     assert differences(source, postgres.connect()) == []
     assert not [
         p

@@ -1,6 +1,7 @@
 """``kg demo``: the main job on private servers, from nothing to a verified graph."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,16 +49,18 @@ def demo(
         if not keep:
             servers.down(place)
     out.rule("your turn")
+    # Most likely make called it, and .venv/bin is on nobody's PATH.
+    kg = "kg" if shutil.which("kg") else os.path.relpath(sys.argv[0])
     shown = "" if directory == DEFAULT else f" --dir {directory}"
     out.print(
         "To look at the graph:\n"
-        f"  kg embedded up{shown}\n"
-        f'  eval "$(kg embedded env{shown})"\n'
+        f"  {kg} embedded up{shown}\n"
+        f'  eval "$({kg} embedded env{shown})"\n'
         "  PGPASSWORD=$PG_PASSWORD psql -h $PG_HOST -p $PG_PORT -U $PG_USER $PG_DATABASE\n"
         "To migrate a file of your own:\n"
-        "  kg migrate your.db --local-workers 2 --if-exists replace\n"
+        f"  {kg} migrate your.db --local-workers 2 --if-exists replace\n"
         "To a server of your own: set PG_HOST, PG_DATABASE, PG_USER, PG_PASSWORD and KG_REDIS_URL;"
-        " kg doctor checks them.",
+        f" {kg} doctor checks them.",
         markup=False,
     )
     return code
