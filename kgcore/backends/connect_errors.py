@@ -36,7 +36,8 @@ _HINTS = (
     (
         r"connection refused|socket .* no such file or directory",
         "check that the server runs (sudo systemctl start postgresql) and listens there"
-        ' (sudo -u postgres psql -c "SHOW listen_addresses"), and PG_HOST and PG_PORT',
+        ' (sudo -u postgres psql -c "SHOW listen_addresses"), and PG_HOST and PG_PORT;'
+        " for private servers to try things: kg embedded up",
     ),
     (r"could not translate host name", "correct PG_HOST"),
     (

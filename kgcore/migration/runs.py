@@ -207,7 +207,11 @@ def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:
             raise RunError(f"run {run_id} is {state}", "only a run that is done can be reverted")
         live = ledger.latest_done(cursor, run.schema)
         if live != run_id:
-            mend = f"revert the later one first: kg revert {live}" if live else "nothing to do"
+            mend = (
+                f"revert the later one first: kg revert {live}"
+                if live
+                else "it was reverted already; kg runs shows when"
+            )
             raise RunError(f"the tables of run {run_id} are not the live ones", mend)
         tables = tuple(run.tables.values())
         aside = f"kg_reverted_{run.run_id.replace('-', '_')}"

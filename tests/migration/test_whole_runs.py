@@ -144,6 +144,16 @@ def test_revert_of_a_first_migration_leaves_no_tables(
     assert migrate(small_graph(tmp_path / "again.db")).is_done
 
 
+def test_revert_refuses_when_the_old_tables_were_dropped(
+    migrate: Migrate, postgres: Database, backend: PostgreSQLBackend, tmp_path: Path
+) -> None:
+    report = migrate(small_graph(tmp_path / "graph.db"))
+    postgres.rows(f"DROP SCHEMA {report.run.archive} CASCADE")
+    with pytest.raises(RunError, match="the old tables are gone"):
+        runs.revert(backend.pool, report.run.run_id)
+    assert postgres.rows("SELECT count(*) > 0 FROM entities") == [(True,)]
+
+
 def test_owner_and_grants_follow(
     migrate: Migrate, postgres: Database, backend: PostgreSQLBackend, tmp_path: Path
 ) -> None:

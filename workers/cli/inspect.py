@@ -63,9 +63,9 @@ def list_runs(
             "state": str(item.state),
             "source": item.source,
             "rows": item.rows,
-            "began_at": item.began_at.isoformat(),
-            "finished_at": item.finished_at and item.finished_at.isoformat(),
-            "reverted_at": item.reverted_at and item.reverted_at.isoformat(),
+            "began_at": item.began_at.isoformat(timespec="seconds"),
+            "finished_at": item.finished_at and item.finished_at.isoformat(timespec="seconds"),
+            "reverted_at": item.reverted_at and item.reverted_at.isoformat(timespec="seconds"),
             "error": item.error,
         }
         for item in found

@@ -127,15 +127,15 @@ def show_prediction(prediction: DryRun) -> None:
             )
     out.print(
         f"estimate: {_size(prediction.target_bytes)} in the target,"
-        f" {prediction.seconds:,.0f} s with two workers"
+        f" {max(prediction.seconds, 1):,.0f} s with two workers"
     )
 
 
 def show_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows as a table; ``titles`` maps a row's names to headings."""
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for title in titles.values():
-        table.add_column(title, overflow="fold")
+    for position, title in enumerate(titles.values()):
+        table.add_column(title, overflow="fold", no_wrap=position == 0)  # An id is to be copied.
     for row in rows:
         table.add_row(*("" if row[name] is None else str(row[name]) for name in titles))
     out.print(table)

@@ -81,8 +81,8 @@ def cut_over(cursor: Cursor, run: Run) -> None:
         )
     old = _locked(cursor, schema, names)
     require_replaceable(cursor, schema, tables, run.options.if_exists)
-    if old:
-        cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(archive)))
+    # Also where there is nothing to keep: revert must tell that from an archive that was dropped.
+    cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(archive)))
     for name in old:
         catalog.carry_over_rights(cursor, (schema, name), (staging, name))
     for name in old:
@@ -102,6 +102,13 @@ def revert(
     Raises :class:`TargetBusyError` as :func:`cut_over`, :class:`RunError` where the tables of the
     run are no longer there.
     """
+    cursor.execute("SELECT to_regnamespace(%s) IS NULL", (archive,))
+    (dropped,) = cursor.fetchone() or (True,)
+    if dropped:
+        raise RunError(
+            f"the old tables are gone: someone dropped the schema {archive}",
+            "there is nothing to go back to; the migrated tables stay live",
+        )
     names = [item.table.name for item in tables]
     present = _locked(cursor, schema, names)
     if present != sorted(names):
