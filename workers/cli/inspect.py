@@ -73,8 +73,11 @@ def list_runs(
     if json:
         print_json(rows)
     elif rows:
-        titles = {"run_id": "run", "state": "state", "rows": "rows", "began_at": "began"}
-        show_table(titles | {"source": "source", "reverted_at": "reverted", "error": "error"}, rows)
+        titles = {"run_id": "run", "shown": "state", "rows": "rows", "began_at": "began"}
+        shown = [
+            row | {"shown": "reverted" if row["reverted_at"] else row["state"]} for row in rows
+        ]
+        show_table(titles | {"source": "source", "error": "error"}, shown)
     else:
         out.print("no runs yet: kg migrate SOURCE")
 
