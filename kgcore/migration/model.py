@@ -1,7 +1,7 @@
 """What a migration is made of: runs, sources, steps, chunks. Frozen data, no I/O."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -242,4 +242,3 @@ class Outcome:
     mismatched: int = 0
     mismatched_ids: tuple[int, ...] = ()
     lane: str | None = None
-    note: str | None = field(default=None)

@@ -26,9 +26,6 @@ _BUILD_MEMORY = (
     " pg_size_bytes(current_setting('maintenance_work_mem')) / 1024) || 'kB', true)"
 )
 
-# PostgreSQL's identity columns end here; a table whose ids reach it can't get a further one.
-_MAX_ID = 2**63 - 1
-
 
 def create_staging(cursor: Cursor, schema: str, tables: Sequence[Table]) -> None:
     """Create the schema and its bare tables. They are logged: unlogged rows die in a crash.
@@ -162,5 +159,5 @@ def _set_sequence(cursor: Cursor, schema: str, planned: PlannedTable) -> None:
             Literal(SQL("{}").format(Identifier(schema, table.name)).as_string(cursor)),
             Literal(table.key.name),
         ),
-        (min(planned.last_key, _MAX_ID), planned.last_key > 0),
+        (planned.last_key, planned.last_key > 0),
     )
