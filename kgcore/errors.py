@@ -16,6 +16,7 @@
     │   ├── RejectsError        more rows were refused than allowed                 exit 3
     │   └── MismatchError       a row in the target differs from its source         exit 4
     ├── UnknownEntityError      a relationship names an entity that does not exist  exit 1
+    ├── BackupError             a copy can't be made, read or restored              exit 1
     └── EmbeddedError           a private server can't be started                   exit 1
 
 The command line prints the message and the hint, one line each, and exits with ``exit_code``.
@@ -119,6 +120,12 @@ class UnknownEntityError(KGError):
     """A relationship was to join an entity that does not exist."""
 
     code = "unknown-entity"
+
+
+class BackupError(KGError):
+    """A copy of the graph can't be made, is not what it should be, or can't be restored."""
+
+    code = "backup"
 
 
 class EmbeddedError(KGError):

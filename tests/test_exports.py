@@ -8,7 +8,15 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "package", ["kgcore", "kgcore.backends", "kgcore.migration", "kgcore.sample", "kgcore.schema"]
+    "package",
+    [
+        "kgcore",
+        "kgcore.backends",
+        "kgcore.backup",
+        "kgcore.migration",
+        "kgcore.sample",
+        "kgcore.schema",
+    ],
 )
 def test_every_export_exists_and_is_documented(package: str) -> None:
     module = importlib.import_module(package)

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from kgcore.errors import KGError, SettingsError
-from workers.cli import demo, doctor, embedded, inspect, migrate, sample, worker
+from workers.cli import backup, demo, doctor, embedded, inspect, migrate, sample, worker
 from workers.cli.output import STATE, complain
 
 INTERRUPTED = 130
@@ -45,7 +45,7 @@ def _options(
     )
 
 
-for module in (migrate, inspect, worker, doctor, sample, demo):
+for module in (migrate, inspect, worker, doctor, backup, sample, demo):
     module.register(app)
 app.add_typer(embedded.app, name="embedded")
 

@@ -87,7 +87,7 @@ def show_report(report: Report) -> None:
     out.print(
         f"run {run.run_id}: {run.state}", style="bold green" if report.is_done else "bold red"
     )
-    out.print(f"source {source.original} ({_size(source.bytes)}, sha256 {source.sha256[:16]}…)")
+    out.print(f"source {source.original} ({size(source.bytes)}, sha256 {source.sha256[:16]}…)")
     out.print(f"target {target.host}:{target.port}/{target.database}, schema {run.schema}")
     out.print(table)
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
@@ -126,7 +126,7 @@ def show_prediction(prediction: DryRun) -> None:
                 markup=False,
             )
     out.print(
-        f"estimate: {_size(prediction.target_bytes)} in the target,"
+        f"estimate: {size(prediction.target_bytes)} in the target,"
         f" {max(prediction.seconds, 1):,.0f} s with two workers"
     )
 
@@ -141,7 +141,8 @@ def show_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> 
     out.print(table)
 
 
-def _size(number: float) -> str:
+def size(number: float) -> str:
+    """Return a number of bytes for people."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if number < 1024:
             return f"{number:,.0f} {unit}"
