@@ -14,6 +14,7 @@ import pytest
         "kgcore.backends",
         "kgcore.backup",
         "kgcore.migration",
+        "kgcore.optimizer",
         "kgcore.sample",
         "kgcore.schema",
     ],

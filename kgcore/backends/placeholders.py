@@ -51,6 +51,19 @@ def to_psycopg2(sql: str) -> str:
     return "".join(pieces)
 
 
+def without_literals(sql: str) -> str:
+    """Return the statement with a space for each literal, quoted name and comment."""
+    pieces: list[str] = []
+    position = 0
+    while (token := _TOKEN.search(sql, position)) is not None:
+        pieces.append(sql[position : token.start()])
+        position = token.end() if token["comment"] is None else _comment_end(sql, token.start())
+        is_code = token["literal"] is None and token["comment"] is None
+        pieces.append(sql[token.start() : position] if is_code else " ")
+    pieces.append(sql[position:])
+    return "".join(pieces)
+
+
 def _comment_end(sql: str, start: int) -> int:
     """Return where the block comment at ``start`` ends; they nest."""
     depth = 0

@@ -11,7 +11,7 @@ from kgcore.backup import postgres, sqlite
 from kgcore.backup.model import Backup, IfExists, Restored
 from kgcore.errors import SettingsError
 
-__all__ = ["Backup", "IfExists", "Restored", "backup", "restore"]
+__all__ = ["Backup", "Restored", "backup", "restore"]
 
 
 def backup(

@@ -10,7 +10,17 @@ import typer
 from typer.exceptions import TyperException
 
 from kgcore.errors import KGError, SettingsError
-from workers.cli import backup, demo, doctor, embedded, inspect, migrate, sample, worker
+from workers.cli import (
+    backup,
+    demo,
+    doctor,
+    embedded,
+    inspect,
+    migrate,
+    optimize,
+    sample,
+    worker,
+)
 from workers.cli.output import STATE, complain
 
 INTERRUPTED = 130
@@ -45,7 +55,7 @@ def _options(
     )
 
 
-for module in (migrate, inspect, worker, doctor, backup, sample, demo):
+for module in (migrate, inspect, worker, doctor, optimize, backup, sample, demo):
     module.register(app)
 app.add_typer(embedded.app, name="embedded")
 
