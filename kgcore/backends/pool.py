@@ -180,6 +180,7 @@ class ConnectionPool:
         self._idle: list[_Idle] = []  # The one used last is lent first: it is surely alive.
         self._lent: set[Connection] = set()
         self._moving = 0  # Being opened, checked, reset or closed, outside the lock.
+        self._closing = 0  # Those of them that were found to be of no use, or too many.
         # While someone waits there is no idle connection, and none may be opened.
         self._waiters: deque[_Waiter] = deque()
         self._waited_seconds = 0.0
@@ -271,14 +272,17 @@ class ConnectionPool:
     def _take_back(self, connection: Connection, *, usable: bool) -> None:
         """Make a moving connection idle, or close it: if it is of no use, or one too many."""
         with self._lock:
-            wanted = self._waiters or self._size <= self._pool_size
+            # Two that come back at once must not both take themselves for the one too many.
+            wanted = self._waiters or self._size - self._closing <= self._pool_size
             if usable and wanted and not self._is_closed:
                 self._moving -= 1
                 self._idle.append(_Idle(connection))
                 self._serve()
                 return
+            self._closing += 1
         connection.close()
         with self._lock:
+            self._closing -= 1
             self._moving -= 1
             self._closed_count += 1
             self._serve()

@@ -95,6 +95,30 @@ def test_overflow_is_closed_after_use(make_pool: MakePool, postgres: Database) -
     assert (stats.size, stats.idle, stats.opened, stats.closed) == (2, 2, 5, 3)
 
 
+def test_of_two_that_come_back_at_once_one_stays_open(postgres: Database) -> None:
+    closing, may_close = threading.Event(), threading.Event()
+
+    class SlowToClose(psycopg2.extensions.connection):
+        def close(self) -> None:
+            closing.set()
+            assert may_close.wait(10)
+            super().close()
+
+    pool = ConnectionPool(
+        lambda: psycopg2.connect(**postgres.parameters, connection_factory=SlowToClose), 1, 1
+    )
+    first, second = pool.getconn(), pool.getconn()
+    thread = threading.Thread(target=pool.putconn, args=(first,))
+    thread.start()
+    assert closing.wait(10)
+    pool.putconn(second)
+    may_close.set()
+    thread.join()
+    stats = pool.stats()
+    assert (stats.size, stats.idle, stats.closed) == (1, 1, 1)
+    pool.close()
+
+
 def test_waiters_are_served_in_order(make_pool: MakePool) -> None:
     pool = make_pool(1, 0)
     order: list[int] = []

@@ -21,7 +21,7 @@ from tests.servers import Database
 from workers.embedded import PostgresServer
 
 THREADS = 10
-PROCESSES = 4
+PROCESSES = 8
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
