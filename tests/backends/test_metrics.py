@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from kgcore.backends import get_backend
-from kgcore.backends.metrics import PoolCollector
+from kgcore.backends.metrics import HasPool, PoolCollector
 from kgcore.graph import KnowledgeGraph
 from tests.conftest import ROOT
 from tests.servers import Database
@@ -52,7 +52,8 @@ def test_a_scrape_sees_what_the_pool_does(
         get_backend("postgres", **postgres.parameters, pool_size=1, max_overflow=1) as backend,
         KnowledgeGraph(db_path=tmp_path / "kg.db") as on_sqlite,
     ):
-        pools = {"graph": KnowledgeGraph(backend), "raw": backend, "lite": on_sqlite}
+        pools: dict[str, HasPool] = {"graph": KnowledgeGraph(backend), "raw": backend}
+        pools["lite"] = on_sqlite
         registry.register(PoolCollector(pools))
         with backend.pool.connection(), backend.pool.connection():
             waiter = threading.Thread(target=backend.fetchone, args=("SELECT 1",))
