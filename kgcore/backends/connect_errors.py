@@ -54,9 +54,14 @@ _HINTS = (
         "turn ssl on in postgresql.conf, or set PG_SSLMODE=prefer if the network is trusted",
     ),
     (
+        r'certificate for "(?P<name>[^"]*)" .*does not match host name',
+        "set PG_HOST to the name that the server's certificate is for ({name}), or give the server"
+        " a certificate for the name that you use; PG_SSLMODE=verify-ca would take any name",
+    ),
+    (
         r"certificate|ssl error|tls",
-        "set PG_SSLROOTCERT to the file with the certificate of the authority that signed the"
-        " server's, and PG_HOST to the name that the server's certificate is for",
+        "set PG_SSLROOTCERT (now {authorities}) to the file with the certificate of the authority"
+        " that signed the server's; if it is that, the server's may have run out: renew it",
     ),
     (r"starting up|shutting down|in recovery|not accepting", "try again in a moment"),
 )
@@ -92,11 +97,14 @@ def _hint(said: str, parameters: Mapping[str, Any]) -> str:
         found = re.search(pattern, said, re.IGNORECASE)
         if found is not None:
             user = str(parameters.get("user", "<user>"))
+            name = found.groupdict().get("name", "")
             return hint.format(
                 user=user,
                 user_word=shlex.quote(user),
                 database=parameters.get("dbname", user),  # As libpq itself does it.
-                name_word=shlex.quote(found.groupdict().get("name", "")),
+                name=name,
+                name_word=shlex.quote(name),
+                authorities=parameters.get("sslrootcert", "unset"),
             )
     return _OTHERWISE
 
