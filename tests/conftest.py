@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import redis
 
+from tests.pgbouncer import PROGRAM as PGBOUNCER
+from tests.pgbouncer import PgBouncer
 from tests.servers import FAST, Database, fresh_database, launcher, server_directory
 from workers.embedded import PostgresServer, RedisServer
 
@@ -86,6 +88,21 @@ def postgres(postgres_server: PostgresServer) -> Iterator[Database]:
     """An empty database of PostgreSQL 18."""
     with fresh_database(postgres_server) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """PgBouncer in transaction mode before the session's PostgreSQL 18."""
+    if not PGBOUNCER.exists():
+        unavailable(f"there is no {PGBOUNCER}: apt install pgbouncer")
+    with server_directory() as directory, PgBouncer(directory, postgres_server) as server:
+        yield server
+
+
+@pytest.fixture
+def bounced(postgres: Database, pgbouncer: PgBouncer) -> dict[str, Any]:
+    """The parameters of ``postgres`` through PgBouncer."""
+    return postgres.parameters | {"port": pgbouncer.port}
 
 
 @pytest.fixture(params=["18", "15"])

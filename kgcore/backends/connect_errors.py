@@ -63,6 +63,18 @@ _HINTS = (
         "set PG_SSLROOTCERT (now {authorities}) to the file with the certificate of the authority"
         " that signed the server's; if it is that, the server's may have run out: renew it",
     ),
+    (
+        r"unsupported startup parameter: (?P<name>\w+)",
+        "PgBouncer stands between: name {name} in ignore_startup_parameters of pgbouncer.ini and set"
+        " what it should do by ALTER ROLE {user} SET …, or connect to the server itself (PG_HOST,"
+        " PG_PORT)",
+    ),
+    (
+        # What PgBouncer 1.18 says of BEGIN under pool_mode = statement goes to its log alone.
+        r"statement pooling mode|server closed the connection unexpectedly",
+        "see the server's log; if PgBouncer stands between, see its log, too, and have"
+        " pool_mode = transaction or session in pgbouncer.ini",
+    ),
     (r"starting up|shutting down|in recovery|not accepting", "try again in a moment"),
 )
 _OTHERWISE = "check PG_HOST, PG_PORT, PG_DATABASE, PG_USER, and the server's log"

@@ -86,11 +86,15 @@ class PostgreSQLBackend(KGBackend):
         return f"PostgreSQLBackend({', '.join(facts)})"
 
     def connect(self) -> None:
-        """Open the first connection. Raises :class:`TargetError` with what mends it."""
+        """Open the first connection and use it. Raises :class:`TargetError` with what mends it."""
         if self.pool.closed:
             self.pool = ConnectionPool(self._open, *self._pool_options)
-        with self.pool.connection():
-            pass
+        with self.pool.connection() as connection, connection.cursor() as cursor:
+            try:
+                # A pooler between says yes before it has asked the server, or lets no BEGIN pass.
+                cursor.execute("SELECT 1")
+            except psycopg2.OperationalError as error:
+                raise connect_error(error, self._parameters) from None
 
     def init_schema(self) -> None:
         """Create what is missing of the graph's tables and indexes, and commit.

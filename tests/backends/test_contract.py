@@ -19,15 +19,18 @@ INSERT = "INSERT INTO entities (type, name) VALUES (?, ?)"
 COUNT = "SELECT count(*) AS rows FROM entities"
 
 
-@pytest.fixture(params=["sqlite", "memory", "postgres"])
+@pytest.fixture(params=["sqlite", "memory", "postgres", "pgbouncer"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KGBackend]:
     """A connected backend with the graph's schema."""
     options: dict[str, Any] = {"db_path": tmp_path / "new" / "kg.db"}
     if request.param == "memory":
         options = {"db_path": ":memory:"}
-    if request.param == "postgres":
-        options = request.getfixturevalue("postgres").parameters | {"pool_size": 2}
-    with get_backend("postgres" if request.param == "postgres" else "sqlite", **options) as made:
+    kind = "sqlite"
+    if request.param in {"postgres", "pgbouncer"}:
+        kind = "postgres"
+        fixture = request.getfixturevalue("bounced" if request.param == "pgbouncer" else "postgres")
+        options = getattr(fixture, "parameters", fixture) | {"pool_size": 2}
+    with get_backend(kind, **options) as made:
         made.init_schema()
         yield made
 
