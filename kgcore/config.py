@@ -4,17 +4,27 @@ A ``PG_`` name that is unset is not passed on at all, so libpq's own rules hold 
 ``PGPASSFILE``, service files. An empty value counts as unset.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kgcore.errors import SettingsError
 
+# A host is a name, an address (of IPv6 with its zone, perhaps) or a socket directory.
+_ADDRESS = re.compile(
+    r"(?: (?P<bare> [^\s\[\]@,:]* : [^\s\[\]@,:]* : [^\s\[\]@,]* )"
+    r"| (?: \[ (?P<bracketed> [^\s\[\]@,]+ ) \] | (?P<host> [^\s\[\]@,:]+ ) )"
+    r" (?: : (?P<port> [0-9]{1,5} ) )? )",
+    re.VERBOSE,
+)
 BackendName = Literal["sqlite", "postgres"]
 SSLMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+#: A server's name or address, and its port where one is given.
+Address = tuple[str, int | None]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -43,10 +53,22 @@ class Settings(BaseSettings):
     pg_sslrootcert: Path | None = None
     pg_pool_size: int = Field(default=10, ge=1, le=1000)
     pg_max_overflow: int = Field(default=20, ge=0, le=1000)
+    pg_replica_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    pg_replica_max_lag: float = Field(default=10.0, gt=0, le=3600)  # Seconds.
 
     # The URL may carry a password: SecretStr keeps it out of repr and messages.
     kg_redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     kg_data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("jarvis-kg"))
+
+    @field_validator("pg_replica_hosts", mode="before")
+    @classmethod
+    def _replicas(cls, hosts: object) -> object:
+        chosen = hosts.split(",") if isinstance(hosts, str) else hosts
+        if isinstance(chosen, list | tuple):
+            chosen = tuple(part.strip() for part in chosen if part.strip())
+            for part in chosen:
+                parse_address(part)
+        return chosen
 
     @field_validator("kg_redis_url")
     @classmethod
@@ -93,6 +115,19 @@ class Settings(BaseSettings):
                 f"PG_PASSWORD_FILE: can't read {self.pg_password_file}: {reason}",
                 "mount the secret there, or set PG_PASSWORD instead",
             ) from None
+
+
+def parse_address(text: str) -> Address:
+    """Return host and port of ``host``, ``host:port``, ``[address]`` or ``[address]:port``.
+
+    The port is None where it is not given. An IPv6 address with a port needs the brackets. Raises
+    ValueError for anything else.
+    """
+    found = _ADDRESS.fullmatch(text)
+    port = None if found is None or found["port"] is None else int(found["port"])
+    if found is None or (port is not None and not 1 <= port <= 65535):
+        raise ValueError(f"{text!r} is not host or host:port (of an IPv6 address: [address]:port)")
+    return found["bracketed"] or found["bare"] or found["host"], port
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -97,7 +97,7 @@ def process_name() -> str:
 def _backend(settings: Settings) -> PostgreSQLBackend:
     small = {"pg_pool_size": _POOL_SIZE, "pg_max_overflow": _POOL_OVERFLOW}
     backend = backend_from_settings(
-        settings.model_copy(update={**small, "kg_backend": "postgres"}),
+        settings.model_copy(update={**small, "kg_backend": "postgres", "pg_replica_hosts": ()}),
         application_name="jarvis-kg worker",
     )
     if not isinstance(backend, PostgreSQLBackend):

@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 from kgcore.backends.base import KGBackend, Row
 from kgcore.backends.pool import ConnectionPool, PoolStats
 from kgcore.backends.postgres import PostgreSQLBackend
+from kgcore.backends.replicas import ReplicaStats
 from kgcore.backends.sqlite import SQLiteBackend
 from kgcore.config import Settings
 from kgcore.errors import SettingsError
@@ -15,6 +16,7 @@ __all__ = [
     "KGBackend",
     "PoolStats",
     "PostgreSQLBackend",
+    "ReplicaStats",
     "Row",
     "SQLiteBackend",
     "backend_from_settings",
@@ -66,6 +68,8 @@ def backend_from_settings(settings: Settings, **libpq: Any) -> KGBackend:
         database=parameters.pop("dbname", None),
         pool_size=settings.pg_pool_size,
         max_overflow=settings.pg_max_overflow,
+        replicas=settings.pg_replica_hosts,
+        replica_max_lag=settings.pg_replica_max_lag,
         **parameters,
         **libpq,
     )

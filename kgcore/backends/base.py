@@ -91,7 +91,18 @@ class KGBackend(ABC):
 
     def fetchall(self, sql: str, params: Params = ()) -> list[Row]:
         """Return all rows."""
-        return self._fetch(sql, params, _all)
+        return self._fetch(sql, params, all_rows)
+
+    def fetch_and_commit(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run a statement that writes, keep its work, and return its rows (``RETURNING …``).
+
+        On PostgreSQL that is one round trip. In an open transaction it is part of that one, as
+        :meth:`fetchall` is.
+        """
+        if self.in_transaction:
+            return self.fetchall(sql, params)
+        with self.transaction():
+            return self.fetchall(sql, params)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -182,7 +193,8 @@ def _first(cursor: Any) -> Row | None:
     return None if row is None else dict(zip(_names(cursor), row, strict=True))
 
 
-def _all(cursor: Any) -> list[Row]:
+def all_rows(cursor: Any) -> list[Row]:
+    """Return the rows of a cursor of either driver; none where the statement has no result."""
     if cursor.description is None:
         return []
     names = _names(cursor)

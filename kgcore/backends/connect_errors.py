@@ -65,9 +65,9 @@ _HINTS = (
     ),
     (
         r"unsupported startup parameter: (?P<name>\w+)",
-        "PgBouncer stands between: name {name} in ignore_startup_parameters of pgbouncer.ini and set"
-        " what it should do by ALTER ROLE {user} SET …, or connect to the server itself (PG_HOST,"
-        " PG_PORT)",
+        "PgBouncer stands between: name {name} in ignore_startup_parameters of pgbouncer.ini, and"
+        " set what it should do by ALTER ROLE {user} SET …; or connect to the server itself"
+        " (PG_HOST, PG_PORT)",
     ),
     (
         # What PgBouncer 1.18 says of BEGIN under pool_mode = statement goes to its log alone.

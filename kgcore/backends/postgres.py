@@ -1,7 +1,12 @@
 """The graph in PostgreSQL."""
 
+import math
 import re
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +16,14 @@ from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import execute_batch
 
-from kgcore.backends.base import KGBackend, NotARead, Params, T, Take
+from kgcore.backends.base import KGBackend, NotARead, Params, Row, T, Take, all_rows
 from kgcore.backends.connect_errors import OLDEST, connect_error, too_old
 from kgcore.backends.parameters import portable
 from kgcore.backends.placeholders import to_psycopg2
 from kgcore.backends.pool import ConnectionPool, PoolStats
+from kgcore.backends.replicas import NoReplica, Replicas, ReplicaStats
 from kgcore.backends.threads import PerThread
+from kgcore.config import Address, parse_address
 from kgcore.errors import SettingsError, TargetError
 from kgcore.schema.graph import TABLES
 from kgcore.schema.postgres import postgres_ddl, primary_key
@@ -63,6 +70,8 @@ class PostgreSQLBackend(KGBackend):
         sslmode: str | None = None,
         sslrootcert: Path | str | None = None,
         pool_timeout: float = 30.0,
+        replicas: Sequence[str] = (),
+        replica_max_lag: float = 10.0,
         **libpq: Any,
     ) -> None:
         named = {
@@ -77,8 +86,11 @@ class PostgreSQLBackend(KGBackend):
         }
         self._parameters = {name: value for name, value in named.items() if value is not None}
         self._pool_options = (pool_size, max_overflow, pool_timeout)
+        self._replica_hosts = _replica_hosts(replicas)
+        self._replica_max_lag = replica_max_lag
         self._mine: PerThread[Connection] = PerThread()
-        self.pool = ConnectionPool(self._open, *self._pool_options)
+        self._written = threading.local()
+        self._set_up()
 
     def __repr__(self) -> str:
         shown = ("host", "port", "dbname", "user")
@@ -88,7 +100,7 @@ class PostgreSQLBackend(KGBackend):
     def connect(self) -> None:
         """Open the first connection and use it. Raises :class:`TargetError` with what mends it."""
         if self.pool.closed:
-            self.pool = ConnectionPool(self._open, *self._pool_options)
+            self._set_up()
         with self.pool.connection() as connection, connection.cursor() as cursor:
             try:
                 # A pooler between says yes before it has asked the server, or lets no BEGIN pass.
@@ -102,8 +114,10 @@ class PostgreSQLBackend(KGBackend):
         They are created in the first schema of the search path. Raises :class:`TargetError` if
         there is none, or the role may not create in it.
         """
-        schema = self._current_schema()
-        if self._is_complete(schema):
+        with self.transaction():  # So that it is the primary who answers.
+            schema = self._current_schema()
+            is_complete = self._is_complete(schema)
+        if is_complete:
             return
         try:
             with self.transaction(), self._connection().cursor() as cursor:
@@ -121,6 +135,24 @@ class PostgreSQLBackend(KGBackend):
         """Return how many connections are open, available, waited for."""
         return self.pool.stats()
 
+    def replica_stats(self) -> dict[str, ReplicaStats]:
+        """Return how far each replica is behind, and why one is not read from, by its name."""
+        return {} if self._replicas is None else self._replicas.stats()
+
+    def fetch_and_commit(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run a statement that writes, in one round trip; return its rows."""
+        if self.in_transaction:
+            return self.fetchall(sql, params)
+        with self.pool.connection() as connection:
+            # BEGIN and COMMIT around it would be two more.
+            connection.autocommit = True
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(to_psycopg2(sql), portable(params))
+                    return all_rows(cursor)
+            finally:
+                self._note_write()
+
     def commit(self) -> None:
         """End this thread's transaction and keep its work.
 
@@ -137,6 +169,7 @@ class PostgreSQLBackend(KGBackend):
                 )
             connection.commit()
         finally:
+            self._note_write()
             self.pool.putconn(connection)
 
     def rollback(self) -> None:
@@ -152,23 +185,34 @@ class PostgreSQLBackend(KGBackend):
         """
         self.rollback()
         self.pool.close()
+        if self._replicas is not None:
+            self._replicas.close()
 
     @property
     def in_transaction(self) -> bool:
         """Whether this thread has an open transaction."""
         return self._mine.get() is not None
 
-    def _open(self) -> Connection:
-        try:
-            connection: Connection = psycopg2.connect(**self._parameters, client_encoding="UTF8")
-        except psycopg2.OperationalError as error:
-            raise connect_error(error, self._parameters) from None
-        except psycopg2.ProgrammingError as error:  # libpq knows no such parameter.
-            raise SettingsError(str(error).strip(), "see libpq's connection parameters") from None
-        if connection.server_version < OLDEST * 10000:
-            connection.close()
-            raise too_old(connection.server_version)
-        return connection
+    def _set_up(self) -> None:
+        """Make the pools; nothing is connected to."""
+        pool_size, max_overflow, _ = self._pool_options
+        self.pool = ConnectionPool(partial(_open, self._parameters), *self._pool_options)
+        self._replicas: Replicas | None = None
+        if self._replica_hosts:
+            openers = {
+                name: partial(_open, _as_replica(self._parameters, host, port))
+                for name, (host, port) in self._replica_hosts.items()
+            }
+            self._replicas = Replicas(
+                openers, self.pool, self._replica_max_lag, pool_size, max_overflow
+            )
+
+    def _note_write(self) -> None:
+        if self._replicas is not None:
+            self._written.at = time.monotonic()
+
+    def _wrote_at(self) -> float:
+        return getattr(self._written, "at", -math.inf)
 
     def _begin(self) -> None:
         pool = self.pool
@@ -195,7 +239,8 @@ class PostgreSQLBackend(KGBackend):
     def _read(self, sql: str, params: Params, take: Take[T]) -> T:
         if _MAY_READ.match(sql) is None:
             raise NotARead
-        with self.pool.connection() as connection:
+
+        def read(connection: Connection) -> T:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 try:
@@ -203,6 +248,12 @@ class PostgreSQLBackend(KGBackend):
                 except ReadOnlySqlTransaction:
                     raise NotARead from None
                 return take(cursor)
+
+        if self._replicas is not None:
+            with suppress(NoReplica):
+                return self._replicas.read(self._wrote_at(), read)
+        with self.pool.connection() as connection:
+            return read(connection)
 
     def _current_schema(self) -> str:
         row = self.fetchone("SELECT current_schema() AS name")
@@ -230,3 +281,30 @@ def _changed_rows(cursor: Any) -> int:
     # rowcount alone is the number of rows a SELECT returned, too.
     command = (cursor.statusmessage or "").partition(" ")[0]
     return int(cursor.rowcount) if command in {"INSERT", "UPDATE", "DELETE", "MERGE"} else 0
+
+
+def _open(parameters: Mapping[str, Any]) -> Connection:
+    try:
+        connection: Connection = psycopg2.connect(**parameters, client_encoding="UTF8")
+    except psycopg2.OperationalError as error:
+        raise connect_error(error, parameters) from None
+    except psycopg2.ProgrammingError as error:  # libpq knows no such parameter.
+        raise SettingsError(str(error).strip(), "see libpq's connection parameters") from None
+    if connection.server_version < OLDEST * 10000:
+        connection.close()
+        raise too_old(connection.server_version)
+    return connection
+
+
+def _replica_hosts(replicas: Sequence[str]) -> dict[str, Address]:
+    try:
+        return {name: parse_address(name) for name in replicas}
+    except ValueError as error:
+        raise SettingsError(str(error), "set PG_REPLICA_HOSTS to host:port,host:port") from None
+
+
+def _as_replica(parameters: Mapping[str, Any], host: str, port: int | None) -> dict[str, Any]:
+    """Return the parameters for a replica: the primary's, and no long waits for a dead one."""
+    chosen = {"connect_timeout": 3, "tcp_user_timeout": 5000} | dict(parameters) | {"host": host}
+    chosen.pop("hostaddr", None)
+    return chosen if port is None else chosen | {"port": port}

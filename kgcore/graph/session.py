@@ -9,8 +9,6 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable, SerializationFai
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from kgcore.backends import KGBackend, PostgreSQLBackend, Row
-from kgcore.backends.parameters import portable
-from kgcore.backends.placeholders import to_psycopg2
 from kgcore.errors import TargetUnreachableError
 from kgcore.graph.dialect import NOW, POSTGRES, SQLITE
 from kgcore.graph.values import instant_text
@@ -66,18 +64,8 @@ class Session:
 
     def _write(self, sql: str, params: Params) -> list[Row]:
         backend = self.backend
-        if isinstance(backend, PostgreSQLBackend) and not backend.in_transaction:
-            # One round trip. With BEGIN and COMMIT around it, there would be three.
-            with backend.pool.connection() as connection:
-                connection.autocommit = True
-                with connection.cursor() as cursor:
-                    cursor.execute(to_psycopg2(sql), portable(self._with_time(params)))
-                    if cursor.description is None:
-                        return []
-                    names = [column.name for column in cursor.description]
-                    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        if backend.in_transaction:
-            return backend.fetchall(sql, self._with_time(params))
+        if self.dialect.is_postgres or backend.in_transaction:
+            return backend.fetch_and_commit(sql, self._with_time(params))
         with backend.transaction():
             # The time is taken when the write lock is held: times follow the order of the writes.
             return backend.fetchall(sql, self._with_time(params))

@@ -22,7 +22,12 @@ _STOP_SECONDS = 20
 def target(settings: Settings | None = None) -> Iterator[PostgreSQLBackend]:
     """Give the PostgreSQL backend of the settings, connected."""
     chosen = (settings or load_settings()).model_copy(
-        update={"kg_backend": "postgres", "pg_pool_size": 1, "pg_max_overflow": 3}
+        update={
+            "kg_backend": "postgres",
+            "pg_pool_size": 1,
+            "pg_max_overflow": 3,
+            "pg_replica_hosts": (),  # A migration reads what it has just written.
+        }
     )
     backend = backend_from_settings(chosen, application_name="jarvis-kg")
     if not isinstance(backend, PostgreSQLBackend):
