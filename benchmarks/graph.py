@@ -57,10 +57,10 @@ class Recorder(Session):
         self.statements: list[Statement] = []
         self.dry = False
 
-    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+    def rows(self, sql: str, params: Sequence[Any] = (), *, heavy: bool = False) -> list[Row]:
         """Keep and run a statement."""
         self.statements.append((sql, params))
-        return super().rows(sql, params)
+        return super().rows(sql, params, heavy=heavy)
 
     def row(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
         """Keep and run a statement."""

@@ -202,4 +202,9 @@ def all_rows(cursor: Any) -> list[Row]:
 
 
 def _names(cursor: Any) -> list[str]:
-    return [column[0] for column in cursor.description]
+    columns = cursor.description
+    if isinstance(columns[0], tuple):
+        return [column[0] for column in columns]
+    # psycopg2's columns can be indexed, too; by attribute they take a sixth of the time, and that
+    # was a noticeable part of a short read.
+    return [column.name for column in columns]

@@ -33,7 +33,8 @@ _SCHEMA_LOCK = 7_710_183_401_552_946_017  # Any number that nobody else locks.
 
 # Others are not tried as reads: the server would refuse them, and log that as an error.
 _MAY_READ = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b", re.I | re.S
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\(|SET\s+LOCAL\s[^;']*;)*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b",
+    re.I | re.S,
 )
 # One round trip, where BEGIN, the statement and ROLLBACK would be three. The line end keeps the
 # caller's statement on lines of its own in the server's messages.
@@ -143,15 +144,15 @@ class PostgreSQLBackend(KGBackend):
         """Run a statement that writes, in one round trip; return its rows."""
         if self.in_transaction:
             return self.fetchall(sql, params)
-        with self.pool.connection() as connection:
-            # BEGIN and COMMIT around it would be two more.
-            connection.autocommit = True
-            try:
-                with connection.cursor() as cursor:
-                    cursor.execute(to_psycopg2(sql), portable(params))
-                    return all_rows(cursor)
-            finally:
-                self._note_write()
+        connection = self.pool.getconn()
+        try:
+            connection.autocommit = True  # BEGIN and COMMIT around it would be two more.
+            with connection.cursor() as cursor:
+                cursor.execute(to_psycopg2(sql), portable(params))
+                return all_rows(cursor)
+        finally:
+            self._note_write()
+            self.pool.putconn(connection)
 
     def commit(self) -> None:
         """End this thread's transaction and keep its work.
@@ -252,8 +253,11 @@ class PostgreSQLBackend(KGBackend):
         if self._replicas is not None:
             with suppress(NoReplica):
                 return self._replicas.read(self._wrote_at(), read)
-        with self.pool.connection() as connection:
+        connection = self.pool.getconn()
+        try:
             return read(connection)
+        finally:
+            self.pool.putconn(connection)
 
     def _current_schema(self) -> str:
         row = self.fetchone("SELECT current_schema() AS name")

@@ -54,7 +54,7 @@ class Analytics(Part):
         """
         if count(limit, "limit") == 0:
             return []
-        rows = self._session.rows(*risky_files(self._session.dialect, limit))
+        rows = self._session.rows(*risky_files(self._session.dialect, limit), heavy=True)
         found: list[Row] = []
         for row in rows:
             counts = {name: row[name] if name == "file_path" else int(row[name]) for name in row}
@@ -72,10 +72,10 @@ class Analytics(Part):
         stats: dict[str, dict[str, Any]] = {
             part: {"total": 0, "by_type": {}} for part in ("entities", "relationships")
         }
-        for row in self._session.rows(_BY_TYPE):
+        for row in self._session.rows(_BY_TYPE, heavy=True):
             stats[row["part"]]["by_type"][row["type"]] = row["rows"]
             stats[row["part"]]["total"] += row["rows"]
-        missions = self._session.rows(_MISSIONS)[0]
+        missions = self._session.rows(_MISSIONS, heavy=True)[0]
         for name in ("total_cost_usd", "avg_cost_usd", "avg_duration_seconds"):
             missions[name] = round(missions[name] or 0.0, DIGITS)
         missions["total_files_modified"] = int(missions["total_files_modified"] or 0)

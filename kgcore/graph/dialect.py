@@ -21,6 +21,8 @@ class Dialect:
     json: str
     #: The parameter :data:`NOW`.
     now: str
+    #: What is put before a read that looks at much.
+    heavy: str
 
     def instant(self, column: str) -> str:
         """Return an expression that orders a timestamp column by time.
@@ -58,6 +60,9 @@ POSTGRES = Dialect(
     is_postgres=True,
     json="CAST(? AS jsonb)",
     now="coalesce(CAST(? AS timestamptz), statement_timestamp())",
+    # Up to PostgreSQL 18 a statement of high estimated cost is compiled first, if the server can:
+    # so a search took 560 ms and not 140 ms, statistics 110 ms and not 70 ms.
+    heavy="SET LOCAL jit = off;\n",
 )
 # SQLite's own clock has milliseconds: two updates could not be put in order.
-SQLITE = Dialect(is_postgres=False, json="?", now="?")
+SQLITE = Dialect(is_postgres=False, json="?", now="?", heavy="")

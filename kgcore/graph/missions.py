@@ -84,7 +84,7 @@ class Missions(Part):
         """
         dialect = self._session.dialect
         params = (text(mission_id), count(limit, "limit"))
-        return [record(row) for row in self._session.rows(_similar(dialect), params)]
+        return [record(row) for row in self._session.rows(_similar(dialect), params, heavy=True)]
 
     def success_rate(self, domain: str | None = None) -> float:
         """Return which part of the missions succeeded, 0 to 1; 0 where there is none.

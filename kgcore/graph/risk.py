@@ -33,17 +33,15 @@ WITH bugs AS MATERIALIZED (
 ), least AS (
     {weighed_sample} ORDER BY bugs DESC, failed DESC, times DESC LIMIT 1 OFFSET ?
 ), bound AS MATERIALIZED (
-    SELECT most.bugs AS most_bugs, most.failed AS most_failed,
-        coalesce(least.bugs, -1) AS bugs, coalesce(least.failed, -1) AS failed,
-        coalesce(least.times, -1) AS times
+    SELECT coalesce(CASE
+        WHEN most.bugs > 0 THEN (least.bugs + most.bugs - 1) / most.bugs
+        WHEN most.failed > 0 THEN least.failed
+        ELSE least.times
+    END, 0) AS times
     FROM most LEFT JOIN least ON true
 ), candidates AS (
     SELECT to_id AS id FROM relationships WHERE type = 'worked_on' GROUP BY to_id
-    HAVING (
-        count(*) * (SELECT most_bugs FROM bound),
-        count(*) * (SELECT most_failed FROM bound),
-        count(*)
-    ) >= ((SELECT bugs FROM bound), (SELECT failed FROM bound), (SELECT times FROM bound))
+    HAVING count(*) >= (SELECT times FROM bound)
 )
 SELECT f.name AS file_path, w.bugs AS bug_count, w.times AS mission_count,
     w.failed AS failed_mission_count

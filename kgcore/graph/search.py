@@ -60,7 +60,7 @@ class Search(Part):
         in_json = _like(json.dumps(query, ensure_ascii=False)[1:-1])
         sql = _search(self._session.dialect, condition)
         params = (pattern, in_json, pattern, *chosen, query, query, count(limit, "limit"))
-        return [record(row) for row in self._session.rows(sql, params)]
+        return [record(row) for row in self._session.rows(sql, params, heavy=True)]
 
 
 def _like(found: str) -> str:

@@ -38,8 +38,10 @@ class Session:
         self.backend = backend
         self.dialect = POSTGRES if isinstance(backend, PostgreSQLBackend) else SQLITE
 
-    def rows(self, sql: str, params: Params = ()) -> list[Row]:
-        """Return the rows of a statement that only reads."""
+    def rows(self, sql: str, params: Params = (), *, heavy: bool = False) -> list[Row]:
+        """Return the rows of a statement that only reads; ``heavy`` if it may look at much."""
+        if heavy:
+            sql = self.dialect.heavy + sql
         return self._retried(lambda: self.backend.fetchall(sql, params), repeatable=True)
 
     def row(self, sql: str, params: Params = ()) -> Row | None:

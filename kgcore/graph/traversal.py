@@ -47,7 +47,7 @@ class Traversal(Part):
             " FROM steps s JOIN entities e ON e.id = s.id"
             " WHERE s.depth > 0 ORDER BY s.depth, e.id LIMIT ?"
         )
-        return [record(row) for row in self._session.rows(sql, (*params, limit))]
+        return [record(row) for row in self._session.rows(sql, (*params, limit), heavy=True)]
 
     def shortest_path(
         self,
@@ -74,7 +74,7 @@ class Traversal(Part):
             relationship_type,
             to_id,
         )
-        rows = self._session.rows(walk + _WAY_BACK, (*params, to_id))
+        rows = self._session.rows(walk + _WAY_BACK, (*params, to_id), heavy=True)
         path: list[Row] = []
         for row in rows:
             relationship = _columns(row, "r_")

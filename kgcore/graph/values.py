@@ -98,7 +98,10 @@ def instant_text(stored: Any) -> str:
         return str(stored)
     if stored.tzinfo is None:
         stored = stored.replace(tzinfo=UTC)
-    return str(stored.astimezone(UTC).isoformat()).replace("+00:00", "Z")
+    shown = str(stored.isoformat())
+    if not shown.endswith("+00:00"):  # Most are UTC already, and a call has many of them.
+        shown = str(stored.astimezone(UTC).isoformat())
+    return shown.removesuffix("+00:00") + "Z"
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
