@@ -96,9 +96,9 @@ class _Recording(Session):
         super().__init__(backend)
         self._sent = sent
 
-    def rows(self, sql: str, params: Params = ()) -> list[Row]:
+    def rows(self, sql: str, params: Params = (), *, heavy: bool = False) -> list[Row]:
         self._sent.append((sql, params))
-        return super().rows(sql, params)
+        return super().rows(sql, params, heavy=heavy)
 
     def row(self, sql: str, params: Params = ()) -> Row | None:
         self._sent.append((sql, params))

@@ -40,7 +40,9 @@ def graph_backend(
         kind = "sqlite"
     overrides = {"kg_backend": kind, "sqlite_db_path": db_path}
     settings = load_settings(**{name: value for name, value in overrides.items() if value})
-    settings = settings.model_copy(update={"pg_pool_size": 1, "pg_max_overflow": 2})
+    settings = settings.model_copy(
+        update={"pg_pool_size": 1, "pg_max_overflow": 2, "pg_replica_hosts": ()}
+    )
     backend = backend_from_settings(settings, application_name="jarvis-kg")
     if isinstance(backend, SQLiteBackend) and must_exist and not backend.db_path.exists():
         raise SourceError(
