@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kgcore.errors import SettingsError
@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     # The URL may carry a password: SecretStr keeps it out of repr and messages.
     kg_redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     kg_data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("jarvis-kg"))
+    kg_cache_dir: Path | None = None
+    kg_cache_bytes: ByteSize = Field(default=ByteSize(50 << 30), gt=0)
+    kg_source_root: Path | None = None
 
     @field_validator("pg_replica_hosts", mode="before")
     @classmethod
@@ -99,6 +102,10 @@ class Settings(BaseSettings):
             "sslrootcert": None if self.pg_sslrootcert is None else str(self.pg_sslrootcert),
         }
         return {name: value for name, value in named.items() if value is not None}
+
+    def cache_dir(self) -> Path:
+        """Return the folder of fetched sources: ``cache`` in the data directory by default."""
+        return self.kg_cache_dir or self.kg_data_dir / "cache"
 
     def redis_url(self) -> str:
         """Return the Redis URL with its password: for clients, never for messages."""

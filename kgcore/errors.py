@@ -5,6 +5,7 @@
     KGError
     ├── SettingsError           a setting or an option is wrong                     exit 2
     ├── SourceError             the SQLite file can't be used                       exit 1
+    │   └── FetchError          a machine can't get it at this moment               exit 1
     ├── TargetError             PostgreSQL can't be used as the target              exit 1
     │   ├── TargetUnreachableError  it can't be connected to                    exit 1
     │   ├── PoolTimeoutError    no connection became free in time                   exit 1
@@ -51,6 +52,12 @@ class SourceError(KGError):
     """The SQLite file can't be read, is damaged, or isn't a knowledge graph."""
 
     code = "source"
+
+
+class FetchError(SourceError):
+    """A machine can't get the source snapshot now: nobody answers, or its disk is full."""
+
+    code = "fetch"
 
 
 class TargetError(KGError):

@@ -7,7 +7,7 @@ same from the ledger.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -25,9 +25,11 @@ from kgcore.errors import BrokerError, KGError, TargetUnreachableError
 from kgcore.migration import runs
 from kgcore.migration.model import Options, Run, RunState, StepRef
 from kgcore.migration.reports import read_report
+from kgcore.migration.runs import Prepared
 from kgcore.migration.stages.report import Report
 from workers.app import app
 from workers.progress import BROKER_ERRORS, Channel, Progress, unreachable
+from workers.sharing import Sharing, find_source
 from workers.tasks import send
 
 T = TypeVar("T")
@@ -69,14 +71,18 @@ class Coordinator:
         runs.check_target(self._pool, options)
         self._channel.ping()
 
-    def start(self, source: Path, options: Options) -> Run:
+    def start(self, source: Path, options: Options, share: Sharing | None = None) -> Run:
         """Freeze, plan, write the run into the ledger, and send its first steps.
+
+        With ``share`` machines that don't see the source's copy can fetch it.
 
         Raises :class:`SourceError`, :class:`TargetError` or :class:`BrokerError`; then nothing in
         the target was changed.
         """
         self.check(options)
         prepared = runs.prepare(source, self._data_dir, options, self._watcher.stage)
+        if share is not None and share.is_wanted:
+            prepared = self._shared(prepared, share)
         run = runs.start(self._pool, prepared, options)
         self._watcher.started(run)
         self._channel.keep(self._pool, run.run_id, replace=True)
@@ -88,9 +94,19 @@ class Coordinator:
         run_id: str,
         max_rejects: int | None = None,
         if_exists: Literal["fail", "replace"] | None = None,
+        share: Sharing | None = None,
     ) -> Run:
-        """Let a run go on, and send what can be done now. Raises as :func:`runs.resume`."""
-        run = runs.resume(self._pool, run_id, max_rejects=max_rejects, if_exists=if_exists)
+        """Let a run go on, and send what can be done now. Raises as :func:`runs.resume`.
+
+        With ``share`` machines that don't see the source's copy fetch it from here on.
+        """
+        address = None
+        if share is not None and share.is_wanted:
+            source = read_report(self._pool, run_id).run.source
+            address = share.offer(find_source(self._data_dir, source), self._watcher.stage)
+        run = runs.resume(
+            self._pool, run_id, max_rejects=max_rejects, if_exists=if_exists, address=address
+        )
         self._watcher.started(run)
         self._channel.keep(self._pool, run.run_id, replace=True)
         self._send(runs.sweep(self._pool, run_id, queue_is_empty=True, grace_seconds=0.0))
@@ -125,7 +141,7 @@ class Coordinator:
         self._show(run_id)
         report = self._patiently(lambda: read_report(self._pool, run_id))
         if report.run.state in {RunState.DONE, RunState.CANCELLED}:
-            runs.release_source(report.run)
+            runs.release_source(report.run, self._data_dir)
         return report
 
     def cancel(self, run_id: str) -> RunState:
@@ -133,6 +149,14 @@ class Coordinator:
         state = runs.cancel(self._pool, run_id)
         self._channel.keep(self._pool, run_id, replace=True)
         return state
+
+    def _shared(self, prepared: Prepared, share: Sharing) -> Prepared:
+        try:
+            address = share.offer(prepared.source, self._watcher.stage)
+        except BaseException:
+            runs.release_source(prepared)
+            raise
+        return replace(prepared, source=replace(prepared.source, address=address))
 
     def _show(self, run_id: str) -> int:
         """Show the progress; return how many steps are done, or -1 where Redis can't say."""

@@ -7,7 +7,8 @@ Keys, all of which expire a week after the last write:
 ``kg:run:ID``
     hash: ``state``, ``errors`` (JSON list), ``began``, ``updated`` (Redis's own clock); for each
     table ``total:T``, ``done:T`` (rows), for each worker ``rows:W``, ``steps:W``, ``seen:W``, for
-    each stage ``left:S`` (steps), and for the bar ``weight`` and ``done_weight``
+    each stage ``left:S`` (steps), and for the bar ``weight`` and ``done_weight``; for each worker
+    that fetches the source ``fetch:W``: bytes here, bytes in all, and when that was written
 ``kg:run:ID:steps``
     bitmap of counted steps, by their position in the run: a step counts once
 ``kg:run:ID:events``
@@ -82,6 +83,18 @@ for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
 return 1
 """
 
+# KEYS hash; ARGV worker, bytes that are here, bytes in all. A fetch that ended leaves nothing.
+_FETCH = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local field = 'fetch:' .. ARGV[1]
+if ARGV[2] == ARGV[3] then return redis.call('HDEL', KEYS[1], field) end
+local now = redis.call('TIME')
+redis.call('HSET', KEYS[1], field, ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. now[1])
+return 1
+"""
+# A fetch of which nothing was heard for so long is not shown: its worker is gone.
+_FETCH_SECONDS = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -98,6 +111,7 @@ class Progress:
     errors: tuple[str, ...]
     updated_at: float
     asked_at: float
+    fetching: Mapping[str, tuple[int, int]]
 
     @property
     def has_ended(self) -> bool:
@@ -121,6 +135,10 @@ class Progress:
                 name: {"rows": rows, "steps": steps, "last_seen": seen}
                 for name, (rows, steps, seen) in self.workers.items()
             },
+            "fetching": {
+                name: {"bytes": here, "total_bytes": total}
+                for name, (here, total) in self.fetching.items()
+            },
             "errors": list(self.errors),
             "updated_at": self.updated_at,
         }
@@ -140,6 +158,7 @@ class Channel:
         )
         self._count = self._redis.register_script(_COUNT)
         self._build = self._redis.register_script(_BUILD)
+        self._fetch = self._redis.register_script(_FETCH)
 
     def close(self) -> None:
         """Close the connections."""
@@ -177,6 +196,13 @@ class Channel:
                 self.rebuild(pool, step.run_id, replace=True)
         except redis.RedisError as error:
             _log.warning("progress was not published: %s", error)
+
+    def fetching(self, run_id: str, worker: str, done: int, total: int) -> None:
+        """Show how far a worker is with fetching the source. Never raises for Redis's sake."""
+        try:
+            self._fetch(keys=_keys(run_id)[:1], args=[worker, done, total])
+        except redis.RedisError as error:
+            _log.debug("the fetch was not shown: %s", error)
 
     def rebuild(self, pool: ConnectionPool, run_id: str, *, replace: bool = False) -> None:
         """Build the run's hash from the ledger where it is missing; ``replace`` it at a run's end.
@@ -330,4 +356,14 @@ def _progress(run_id: str, fields: Mapping[str, str], asked_at: float) -> Progre
         errors=tuple(json.loads(fields["errors"])),
         updated_at=updated,
         asked_at=asked_at,
+        fetching=_fetching(named("fetch:"), asked_at),
     )
+
+
+def _fetching(fields: Mapping[str, str], asked_at: float) -> dict[str, tuple[int, int]]:
+    parsed = {name: tuple(map(int, value.split())) for name, value in fields.items()}
+    return {
+        name: (here, total)
+        for name, (here, total, at) in parsed.items()
+        if asked_at - at < _FETCH_SECONDS
+    }

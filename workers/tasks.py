@@ -18,10 +18,14 @@ from tenacity import (
 )
 
 from kgcore.backends import PostgreSQLBackend, backend_from_settings
+from kgcore.backends.connections import KEEPALIVES
 from kgcore.config import Settings, load_settings
 from kgcore.errors import KGError
 from kgcore.migration.model import StepRef
-from kgcore.migration.pipeline import Workplace, run_step
+from kgcore.migration.pipeline import run_step
+from kgcore.migration.sources import Sources
+from kgcore.migration.sources.cache import Cache
+from kgcore.migration.workplace import Workplace
 from workers.app import app
 from workers.progress import BROKER_ERRORS, Channel
 
@@ -81,7 +85,18 @@ def _send_on(refs: tuple[StepRef, ...]) -> None:
 def _workplace() -> Workplace:
     """Open the pool of this process: after the fork, because sockets don't survive one."""
     settings = load_settings()
-    return Workplace(_backend(settings).pool, settings.kg_data_dir, process_name())
+    cache = Cache(settings.cache_dir(), int(settings.kg_cache_bytes))
+    return Workplace(
+        _backend(settings).pool,
+        settings.kg_data_dir,
+        process_name(),
+        Sources(settings.kg_data_dir, cache, settings.kg_source_root),
+        _tell_fetching,
+    )
+
+
+def _tell_fetching(run_id: str, done: int, total: int) -> None:
+    _channel().fetching(run_id, process_name(), done, total)
 
 
 @cache
@@ -99,6 +114,7 @@ def _backend(settings: Settings) -> PostgreSQLBackend:
     backend = backend_from_settings(
         settings.model_copy(update={**small, "kg_backend": "postgres", "pg_replica_hosts": ()}),
         application_name="jarvis-kg worker",
+        **KEEPALIVES,
     )
     if not isinstance(backend, PostgreSQLBackend):
         raise TypeError("the target of a migration is PostgreSQL")

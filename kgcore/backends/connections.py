@@ -10,6 +10,16 @@ from psycopg2.extensions import (
 )
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
+#: For connections on which someone waits for an answer, and where nobody would notice that the
+#: other side is gone: the kernel asks after 10 s, and gives up after 25. (Its own default is to ask
+#: after two hours: so long a worker hung whose backend had been ended while it was cut off.)
+KEEPALIVES = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # Milliseconds, for what was sent and not acknowledged.
+}
+
 # A server that ends a connection is noticed at any time. One that vanished, or a firewall that
 # forgot the connection, only by asking: after so long it is worth a round trip.
 _TRUSTED_SECONDS = 5.0

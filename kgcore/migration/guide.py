@@ -14,9 +14,10 @@ from kgcore.migration import runs
 from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.local import run_here, worker_name
 from kgcore.migration.model import Options, Stage
-from kgcore.migration.pipeline import StepResult, Workplace
+from kgcore.migration.pipeline import StepResult
 from kgcore.migration.reports import read_report
 from kgcore.migration.stages.report import Report
+from kgcore.migration.workplace import Workplace
 
 Say = Callable[[str], None]
 

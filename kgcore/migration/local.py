@@ -11,7 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from kgcore.migration import runs
 from kgcore.migration.model import Run, StepRef
-from kgcore.migration.pipeline import StepResult, Workplace, run_step
+from kgcore.migration.pipeline import StepResult, run_step
+from kgcore.migration.workplace import Workplace
 
 #: Called after each step that was done here.
 OnStep = Callable[[StepResult], None]

@@ -1,7 +1,7 @@
 """What a migration is made of: runs, sources, steps, chunks. Frozen data, no I/O."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -96,12 +96,17 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class SourceSnapshot:
-    """A private, checkpointed copy of the user's file, identified by its SHA-256."""
+    """A private, checkpointed copy of the user's file, identified by its SHA-256.
+
+    ``address`` is where machines without the file fetch it. Where it is served, whoever knows it
+    may read it: it stays in the ledger, and out of logs.
+    """
 
     original: Path
     path: Path
     sha256: str
     bytes: int
+    address: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ ledger and the tables agree.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -26,6 +26,7 @@ from psycopg2.sql import Identifier
 
 from kgcore.backends import ConnectionPool
 from kgcore.errors import (
+    FetchError,
     KGError,
     MismatchError,
     PoolTimeoutError,
@@ -43,7 +44,6 @@ from kgcore.migration.model import (
     Refusal,
     Run,
     RunState,
-    SourceSnapshot,
     Stage,
     Step,
     StepRef,
@@ -54,11 +54,11 @@ from kgcore.migration.stages import (
     encode,
     extract,
     finish,
-    freeze,
     lines,
     load,
     verify,
 )
+from kgcore.migration.workplace import Workplace
 from kgcore.schema import catalog
 
 _log = logging.getLogger(__name__)
@@ -70,15 +70,6 @@ CUTOVER: Group = (Stage.CUTOVER, "")
 # and because the longest of the steps that become ready together is sent first.
 _WEIGHTS = {Stage.LOAD: 1.0, Stage.INDEX: 0.5, Stage.KEY: 0.6, Stage.VERIFY: 2.0}
 _GIN_WEIGHT = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Workplace:
-    """What a step needs of the process it runs in: a pool, the source snapshots' root, a name."""
-
-    pool: ConnectionPool
-    data_dir: Path
-    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +145,25 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
     limit, or the run fails. Raises :class:`psycopg2.OperationalError` where the ledger itself can't
     be reached: then nothing was done.
     """
-    claimed = _claim(place, ref)
+    trouble = None
+    try:
+        claimed = _claim(place, ref)
+    except _SourceAwayError as away:
+        # Fetched before the step is claimed: a fetch may take an hour, in which the step is
+        # anyone's who has the source already, and no transaction stays open.
+        trouble = place.fetch(away.run)
+        claimed = _claim(place, ref, anyway=True)
     if claimed is None:
         return StepResult(place.worker)
     run, step = claimed
+    if trouble is not None:
+        return _failed(place, run, step, ref, trouble)
     try:
-        with _lease_kept(place.pool, run, step), ledger.transaction(place.pool) as cursor:
+        with (
+            _source_kept(place, run, step),
+            _lease_kept(place.pool, run, step),
+            ledger.transaction(place.pool) as cursor,
+        ):
             if not ledger.acquire(cursor, step.step_id):
                 return StepResult(place.worker)
             ledger.require_current(cursor, ref, lock=False)
@@ -178,13 +182,17 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
     except Exception as error:  # noqa: BLE001 (whatever it is goes into the ledger, with its text)
         return _failed(place, run, step, ref, error)
     if end is RunState.DONE:
-        _discard(run)
+        place.discard(run)
     dispatch = tuple(StepRef(run.run_id, step_id, ref.epoch) for step_id in fresh)
     return StepResult(place.worker, outcome, step, dispatch, end)
 
 
-def _claim(place: Workplace, ref: StepRef) -> tuple[Run, Step] | None:
-    """Return the step if it is this worker's to do; say in the log why it is not."""
+def _claim(place: Workplace, ref: StepRef, *, anyway: bool = False) -> tuple[Run, Step] | None:
+    """Return the step if it is this worker's to do; say in the log why it is not.
+
+    Raises :class:`_SourceAwayError`, by which nothing is claimed, where the step's source is not on
+    this machine; not so ``anyway``.
+    """
     with ledger.transaction(place.pool) as cursor:
         run = ledger.find_run(cursor, ref.run_id)
         if run is None or run.protocol != PROTOCOL:
@@ -195,11 +203,14 @@ def _claim(place: Workplace, ref: StepRef) -> tuple[Run, Step] | None:
             return None
         cursor.execute("SET LOCAL synchronous_commit = off")  # An attempt may be forgotten.
         step = ledger.claim(cursor, run, ref.step_id, place.worker)
+        needs_source = step is not None and step.stage in _READERS and not anyway
+        if needs_source and not place.sources.has(run.source):
+            raise _SourceAwayError(run)
     return None if step is None else (run, step)
 
 
 def _load(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
-    source = _local(place, run.source)
+    source = _local(place, run)
     planned = run.tables[step.table]
     table = planned.table
     relation = Identifier(run.staging, table.name)
@@ -217,27 +228,27 @@ def _load(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef)
         loaded = load.Copied(
             loaded.rows + copied.rows, loaded.refusals + checked.refusals + copied.refusals
         )
-    _reject(cursor, source, step, planned, loaded.refusals)
+    _reject(cursor, place, run, step, loaded.refusals)
     _all_of(step, loaded.rows + len(loaded.refusals))
     return Outcome(loaded=loaded.rows, rejected=len(loaded.refusals), lane="careful")
 
 
 def _index(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     planned = run.tables[step.table]
-    aside = partial(_reject, cursor, _local(place, run.source), step, planned)
+    aside = partial(_reject, cursor, place, run, step)
     removed = finish.build_index(cursor, run.staging, planned.table, step.index or "", aside)
     return Outcome(loaded=-removed, rejected=removed)
 
 
 def _key(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     planned = run.tables[step.table]
-    aside = partial(_reject, cursor, _local(place, run.source), step, planned)
+    aside = partial(_reject, cursor, place, run, step)
     removed = finish.add_keys(cursor, run.staging, planned, aside)
     return Outcome(loaded=-removed, rejected=removed)
 
 
 def _verify(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
-    source = _local(place, run.source)
+    source = _local(place, run)
     planned = run.tables[step.table]
     table = planned.table
     verify.create_source_rows(cursor, run.staging, table)
@@ -294,8 +305,11 @@ _WORK: dict[Stage, Callable[[Workplace, Cursor, Run, Step, StepRef], Outcome]] =
     Stage.CUTOVER: _cutover,
 }
 
+# Their steps read the source from start to end; index and key steps, only where rows are refused.
+_READERS = frozenset({Stage.LOAD, Stage.VERIFY})
+
 # Errors of ours after which trying again is right.
-_PASSING = (TargetUnreachableError, PoolTimeoutError)
+_PASSING = (TargetUnreachableError, PoolTimeoutError, FetchError)
 # Any other error of ours ends the run at once, in the state that names it.
 _ENDS: dict[type[Exception], RunState] = {
     MismatchError: RunState.MISMATCH,
@@ -322,14 +336,13 @@ def _failed(place: Workplace, run: Run, step: Step, ref: StepRef, error: Excepti
 
 
 def _reject(
-    cursor: Cursor,
-    source: Path,
-    step: Step,
-    planned: PlannedTable,
-    refusals: Sequence[Refusal],
+    cursor: Cursor, place: Workplace, run: Run, step: Step, refusals: Sequence[Refusal]
 ) -> None:
-    if refusals:
-        ids = [refusal.row_id for refusal in refusals]
+    if not refusals:
+        return
+    planned = run.tables[step.table]
+    ids = [refusal.row_id for refusal in refusals]
+    with place.held(run) as source:
         rows = extract.read_raw(source, planned, ids)
         ledger.record_rejects(cursor, step.step_id, planned.table.name, refusals, rows)
 
@@ -343,37 +356,25 @@ def _all_of(step: Step, rows: int) -> int:
     return rows
 
 
-def _local(place: Workplace, source: SourceSnapshot) -> Path:
-    """Return the source snapshot's path once it is known to be inside the root, and itself."""
-    root = place.data_dir.resolve()
-    path = source.path.resolve()
-    if not path.is_relative_to(root):
-        raise SourceError(
-            f"the source snapshot {path} is outside this worker's KG_DATA_DIR ({root})",
-            "give workers and coordinator the same KG_DATA_DIR, on a disk they share",
-        )
-    if not path.is_file():
-        raise SourceError(
-            f"this machine has no {path}",
-            "workers need the coordinator's KG_DATA_DIR on a disk they share",
-        )
-    stat = path.stat()
-    _digest_checked(source, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    return path
+@contextmanager
+def _source_kept(place: Workplace, run: Run, step: Step) -> Iterator[None]:
+    """Keep the source of a step that reads it on this machine while the block lasts."""
+    with place.held(run) if step.stage in _READERS else nullcontext():
+        yield
 
 
-def _discard(run: Run) -> None:
-    """Delete the source snapshot where this machine has it: of a detached run nobody else does."""
-    try:
-        freeze.discard(run.source)
-    except OSError as error:
-        _log.warning("the source snapshot %s is left: %s", run.source.path, error)
+def _local(place: Workplace, run: Run) -> Path:
+    """Return the path of the source that :func:`_source_kept` keeps."""
+    with place.held(run) as path:
+        return path
 
 
-@lru_cache(maxsize=16)
-def _digest_checked(source: SourceSnapshot, *_identity: int) -> None:
-    """Once a process for each file: the digest costs as much as reading it."""
-    freeze.verify_digest(source)
+class _SourceAwayError(Exception):
+    """The run's source is not on this machine."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.run_id)
+        self.run = run
 
 
 @contextmanager

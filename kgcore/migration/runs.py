@@ -1,5 +1,6 @@
 """Runs as a whole: start, sweep, resume, cancel, revert. Work happens in ``pipeline``."""
 
+import logging
 import secrets
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from kgcore.backends import ConnectionPool
-from kgcore.errors import RunError, TargetBusyError, TargetError
+from kgcore.errors import KGError, RunError, TargetBusyError, TargetError
 from kgcore.migration import ledger
 from kgcore.migration.model import (
     PROTOCOL,
@@ -27,8 +28,11 @@ from kgcore.migration.model import (
     StepRef,
 )
 from kgcore.migration.pipeline import planned_steps, unlocked
+from kgcore.migration.sources import published
 from kgcore.migration.stages import cutover, extract, finish, freeze, plan
 from kgcore.schema import TABLES
+
+_log = logging.getLogger(__name__)
 
 MINIMUM_SERVER = 140_000
 _DROP_TRIES = 10
@@ -50,14 +54,14 @@ def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None 
     """Freeze and plan. Touches nothing but ``data_dir``. Raises :class:`SourceError`."""
     began = time.monotonic()
     snapshot = freeze.freeze(
-        source, data_dir / "sources", None if watch is None else partial(watch, "freeze")
+        source, data_dir / freeze.FOLDER, None if watch is None else partial(watch, "freeze")
     )
     frozen = time.monotonic()
     connection = extract.open_snapshot(snapshot.path)
     try:
         tables = plan.plan(connection, snapshot.bytes, options)
     except BaseException:
-        freeze.discard(snapshot)
+        freeze.discard(snapshot.path)
         raise
     finally:
         connection.close()
@@ -132,10 +136,12 @@ def resume(
     *,
     max_rejects: int | None = None,
     if_exists: Literal["fail", "replace"] | None = None,
+    address: str | None = None,
 ) -> Run:
     """Let a run go on, in a new epoch if it had ended short of done; return it.
 
-    The options that are given take the place of those the run began with.
+    The options that are given take the place of those the run began with, and so does the address
+    at which machines without the source fetch it from now on.
     A running run, and one that is done, is returned as it is. Raises :class:`RunError` for one that
     is cancelled or found a mismatch.
     """
@@ -154,6 +160,9 @@ def resume(
         changes = {"max_rejects": max_rejects, "if_exists": if_exists}
         chosen = {name: value for name, value in changes.items() if value is not None}
         options = Options.from_json(run.options.to_json() | chosen)
+        if address is not None:
+            ledger.install(cursor)
+            ledger.set_address(cursor, run_id, address)
         if state is not RunState.RUNNING:
             ledger.reopen(cursor, run_id, options)
         return ledger.read_run(cursor, run_id)
@@ -220,9 +229,21 @@ def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:
     return back, aside
 
 
-def release_source(run: Run | Prepared) -> None:
-    """Delete the source snapshot, which only this run's steps read; missing is fine."""
-    freeze.discard(run.source)
+def release_source(run: Run | Prepared, data_dir: Path | None = None) -> None:
+    """Delete the source snapshot, which only this run's steps read, and what was published of it.
+
+    It is looked for where it was made, and in ``data_dir``. That it is gone already is fine; what
+    was published and can't be deleted is only logged.
+    """
+    freeze.discard(run.source.path)
+    if data_dir is not None:
+        freeze.discard(data_dir / freeze.FOLDER / run.source.path.name)
+    if run.source.address is None:
+        return
+    try:
+        published.remove(run.source.address)
+    except (OSError, KGError) as error:
+        _log.warning("the published source is left: %s", error)
 
 
 def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:

@@ -34,6 +34,7 @@ class Bars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._last_line = ""
+        self._fetching = False
 
     def __enter__(self) -> Self:
         if self._live:
@@ -63,7 +64,12 @@ class Bars:
             if progress.eta_seconds is not None:
                 note += f", about {progress.eta_seconds:.0f} s left"
             self._bar("all steps (%)", int(progress.percent), 100, note)
+            for worker, (here, total) in progress.fetching.items():
+                self._bar(f"fetch {worker}", here, total, "bytes of the source")
             return
+        if progress.fetching and not self._fetching and not self._quiet:
+            notice(f"fetching the source: {', '.join(progress.fetching)}")
+        self._fetching = bool(progress.fetching)
         line = f"{progress.state}: {progress.stage}, {int(progress.percent) // 10 * 10} %"
         if line != self._last_line and not self._quiet:
             self._last_line = line

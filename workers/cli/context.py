@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kgcore.backends import PostgreSQLBackend, backend_from_settings
+from kgcore.backends.connections import KEEPALIVES
 from kgcore.config import Settings, load_settings
 from kgcore.errors import SettingsError
 from workers import tether
@@ -29,7 +30,7 @@ def target(settings: Settings | None = None) -> Iterator[PostgreSQLBackend]:
             "pg_replica_hosts": (),  # A migration reads what it has just written.
         }
     )
-    backend = backend_from_settings(chosen, application_name="jarvis-kg")
+    backend = backend_from_settings(chosen, application_name="jarvis-kg", **KEEPALIVES)
     if not isinstance(backend, PostgreSQLBackend):
         raise SettingsError("the target of a migration is PostgreSQL", "unset KG_BACKEND")
     with backend:

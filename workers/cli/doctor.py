@@ -16,8 +16,10 @@ from kgcore.migration.model import Options
 from workers.cli.context import target
 from workers.cli.migrate import Json
 from workers.cli.output import STATE, out, print_json
+from workers.cli.share import require_sight
 from workers.coordinator import answering_workers
 from workers.progress import Channel
+from workers.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,10 @@ def _examine(source: Path | None) -> Iterator[Finding]:
     broker = _finding("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
-        yield _finding("workers", _workers)
+        workers = _finding("workers", _workers)
+        yield workers
+        if workers.ok:
+            yield _finding("source access", lambda: _source_access(settings))
     if source is not None:
         yield _finding("source", lambda: _source(source, settings))
 
@@ -107,6 +112,11 @@ def _workers() -> str:
     if not names:
         raise BrokerError("none answers", "start one on any machine: kg worker")
     return ", ".join(names)
+
+
+def _source_access(settings: Settings) -> str:
+    require_sight(Sharing(), answering_workers())
+    return f"all workers see {settings.kg_data_dir}"
 
 
 def _source(source: Path, settings: Settings) -> str:

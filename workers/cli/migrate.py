@@ -11,7 +11,7 @@ from kgcore.config import load_settings
 from kgcore.errors import BrokerError
 from kgcore.migration import runs
 from kgcore.migration.dry_run import dry_run as predict
-from kgcore.migration.model import Options, Run
+from kgcore.migration.model import Options, Run, RunState
 from workers.cli.bars import Bars
 from workers.cli.context import coordinator, local_workers, target
 from workers.cli.output import (
@@ -22,6 +22,7 @@ from workers.cli.output import (
     show_prediction,
     show_report,
 )
+from workers.cli.share import Publish, Serve, require_sight, sharing, sight_warning
 from workers.coordinator import Coordinator, Watcher, answering_workers
 from workers.progress import Progress
 
@@ -86,6 +87,8 @@ def migrate(
         list[str] | None,
         typer.Option(metavar="TABLE", help="Leave a table behind; may be given again and again."),
     ] = None,
+    serve: Serve = None,
+    publish: Publish = None,
     detach: Detach = False,
     json: Json = False,
 ) -> int:
@@ -110,9 +113,10 @@ def migrate(
     with ExitStack() as stack:
         bars = stack.enter_context(Bars(quiet=json))
         kg = stack.enter_context(coordinator(bars, _watcher(bars)))
+        share = sharing(stack, serve, publish, detach=detach)
         kg.check(options)
-        _workers(stack, local_workers)
-        run = kg.start(source, options)
+        require_sight(share, _workers(stack, local_workers))
+        run = kg.start(source, options, share)
         return _follow(kg, run.run_id, detach=detach, json=json)
 
 
@@ -126,6 +130,8 @@ def resume(
         str | None,
         typer.Option(metavar="fail|replace", help="As for kg migrate, from now on."),
     ] = None,
+    serve: Serve = None,
+    publish: Publish = None,
     detach: Detach = False,
     json: Json = False,
 ) -> int:
@@ -137,8 +143,13 @@ def resume(
     with ExitStack() as stack:
         bars = stack.enter_context(Bars(quiet=json))
         kg = stack.enter_context(coordinator(bars, _watcher(bars)))
-        _workers(stack, local_workers)
-        kg.resume(run, max_rejects, _if_exists(if_exists) if if_exists else None)
+        share = sharing(stack, serve, publish, detach=detach)
+        workers = _workers(stack, local_workers)
+        resumed = kg.resume(run, max_rejects, _if_exists(if_exists) if if_exists else None, share)
+        if resumed.state is RunState.RUNNING and (
+            warning := sight_warning(resumed, share, workers)
+        ):
+            bars.notice(warning)
         return _follow(kg, run, detach=detach, json=json)
 
 
@@ -222,15 +233,16 @@ def _watcher(bars: Bars) -> Watcher:
     return Watcher(bars.stage, started, progress, bars.notice)
 
 
-def _workers(stack: ExitStack, number: int) -> None:
-    """Start local workers; make sure that someone answers before anything is touched."""
+def _workers(stack: ExitStack, number: int) -> tuple[str, ...]:
+    """Start local workers; return who answers, before anything is touched."""
     if number:
         stack.enter_context(local_workers(number))
     deadline = time.monotonic() + (_WORKER_START_SECONDS if number else 0)
-    while len(answering_workers()) < max(number, 1):
+    while len(names := answering_workers()) < max(number, 1):
         if time.monotonic() >= deadline:
             raise BrokerError(
                 "no worker answers",
                 "start one on any machine: kg worker; or let this command bring its own:"
                 " --local-workers 2",
             )
+    return names

@@ -18,6 +18,7 @@ from kgcore.migration.ledger.runs import (
     read_run,
     reopen,
     running_run,
+    set_address,
 )
 from kgcore.migration.ledger.steps import (
     acquire,
@@ -75,6 +76,7 @@ __all__ = [
     "reopen",
     "require_current",
     "running_run",
+    "set_address",
     "stage_progress",
     "stage_seconds",
     "stale_steps",

@@ -18,10 +18,21 @@ def is_installed(cursor: Cursor) -> bool:
     return bool(there)
 
 
+def _upgrade(cursor: Cursor) -> None:
+    """Add what a ledger of an earlier version lacks. Looking first spares a lock on the table."""
+    cursor.execute(
+        "SELECT FROM information_schema.columns WHERE table_schema = 'kg_migration'"
+        " AND table_name = 'sources' AND column_name = 'address'"
+    )
+    if cursor.rowcount == 0:
+        cursor.execute("ALTER TABLE kg_migration.sources ADD COLUMN address text")
+
+
 def install(cursor: Cursor) -> None:
     """Create what is missing of ``kg_migration``. Raises :class:`TargetError` without the right."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     if is_installed(cursor):
+        _upgrade(cursor)
         return
     cursor.execute("SAVEPOINT kg_install")
     try:

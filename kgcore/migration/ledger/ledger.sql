@@ -39,6 +39,9 @@ CREATE TABLE IF NOT EXISTS kg_migration.sources (
     snapshot_path   text NOT NULL,         -- the private copy, named by its digest
     sha256          text NOT NULL,
     bytes           bigint NOT NULL,
+    -- Where machines without the file fetch it. If it is served by a command, who knows the address
+    -- may read the file: only those who may read the graph should read this table.
+    address         text,
     tables          jsonb NOT NULL         -- description, rows and highest key of each table
 );
 CREATE INDEX IF NOT EXISTS sources_run ON kg_migration.sources (run_id);

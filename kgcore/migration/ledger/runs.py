@@ -73,13 +73,14 @@ def create_run(
         ) from None
     cursor.execute(
         "INSERT INTO kg_migration.sources (run_id, original_path, snapshot_path, sha256, bytes,"
-        " tables) VALUES (%s, %s, %s, %s, %s, %s) RETURNING source_id",
+        " address, tables) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING source_id",
         (
             run.run_id,
             str(run.source.original),
             str(run.source.path),
             run.source.sha256,
             run.source.bytes,
+            run.source.address,
             Json([table.to_json() for table in run.tables.values()]),
         ),
     )
@@ -122,7 +123,9 @@ def find_run(cursor: Cursor, run_id: str) -> Run | None:
     cursor.execute(
         "SELECT r.state, r.epoch, r.target_schema, r.staging_schema, r.archive_schema, r.options,"
         " s.original_path, s.snapshot_path, s.sha256, s.bytes, s.tables, r.protocol, r.error,"
-        " r.hint FROM kg_migration.runs r JOIN kg_migration.sources s USING (run_id)"
+        # An older ledger has no such column, and is still to be read.
+        " r.hint, to_jsonb(s)->>'address'"
+        " FROM kg_migration.runs r JOIN kg_migration.sources s USING (run_id)"
         " WHERE run_id = %s",
         (run_id,),
     )
@@ -138,7 +141,7 @@ def find_run(cursor: Cursor, run_id: str) -> Run | None:
         staging=row[3],
         archive=row[4],
         options=Options.from_json(row[5]),
-        source=SourceSnapshot(Path(row[6]), Path(row[7]), row[8], row[9]),
+        source=SourceSnapshot(Path(row[6]), Path(row[7]), row[8], row[9], row[14]),
         tables={item.table.name: item for item in planned},
         protocol=row[11],
         error=row[12],
@@ -227,6 +230,13 @@ def reopen(cursor: Cursor, run_id: str, options: Options) -> None:
         "UPDATE kg_migration.steps SET attempts = 0, lease_until = NULL, dispatched_at = NULL,"
         " started_at = NULL WHERE run_id = %s AND NOT done",
         (run_id,),
+    )
+
+
+def set_address(cursor: Cursor, run_id: str, address: str) -> None:
+    """Say where the run's source is to be fetched from now on."""
+    cursor.execute(
+        "UPDATE kg_migration.sources SET address = %s WHERE run_id = %s", (address, run_id)
     )
 
 

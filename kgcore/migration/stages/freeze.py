@@ -20,6 +20,9 @@ from urllib.parse import quote
 from kgcore.errors import SourceError
 from kgcore.migration.model import SourceSnapshot
 
+#: Where in the data directory the copies are.
+FOLDER = "sources"
+
 _MAGIC = b"SQLite format 3\x00"
 # Pages a step of the backup: about 16 MiB at the usual page size, for a bar that moves.
 _STEP_PAGES = 4096
@@ -48,35 +51,40 @@ def freeze(source: Path, directory: Path, progress: Progress | None = None) -> S
         final = directory / f"{sha256}-{secrets.token_hex(4)}.db"
         copy.chmod(0o400)
         copy.replace(final)
-        _note(final).write_text(f"{sha256} {_identity(final)}")
+        note_digest(final, sha256)
     return SourceSnapshot(source.absolute(), final, sha256, final.stat().st_size)
 
 
-def verify_digest(snapshot: SourceSnapshot) -> None:
-    """Raise :class:`SourceError` unless the file at ``snapshot.path`` has its digest.
+def note_digest(path: Path, sha256: str) -> None:
+    """Note beside the file that it was hashed, for :func:`verify_digest`."""
+    _note(path).write_text(f"{sha256} {_identity(path)}")
+
+
+def verify_digest(path: Path, sha256: str) -> None:
+    """Raise :class:`SourceError` unless the file has this digest.
 
     Hashing 300 MB takes a worker as long as loading 100,000 rows. A note beside the file, made when
     it was hashed, says so for as long as the file is the very same: inode, size, time of change.
     """
     try:
-        identity = _identity(snapshot.path)
-        note = _note(snapshot.path)
-        if note.is_file() and note.read_text() == f"{snapshot.sha256} {identity}":
+        identity = _identity(path)
+        note = _note(path)
+        if note.is_file() and note.read_text() == f"{sha256} {identity}":
             return
-        matches = _sha256(snapshot.path) == snapshot.sha256
+        matches = _sha256(path) == sha256
     except OSError:
         matches = False
     if not matches:
         raise SourceError(
-            f"the source snapshot {snapshot.path} is missing or is not the file that was planned",
-            "workers need the coordinator's KG_DATA_DIR on a disk they share",
+            f"the source snapshot {path} is missing or is not the file that was planned",
+            "someone changed it: cancel the run and start a new one",
         )
 
 
-def discard(snapshot: SourceSnapshot) -> None:
+def discard(path: Path) -> None:
     """Delete the copy and its note; that they are gone already is fine."""
-    snapshot.path.unlink(missing_ok=True)
-    _note(snapshot.path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    _note(path).unlink(missing_ok=True)
 
 
 def _examine(source: Path) -> None:
