@@ -19,7 +19,8 @@ from celery import Celery
 from kgcore.backends import PostgreSQLBackend
 from kgcore.migration import runs
 from kgcore.migration.model import Options, StepRef
-from kgcore.migration.pipeline import StepResult, Workplace, run_step
+from kgcore.migration.pipeline import StepResult, run_step
+from kgcore.migration.workplace import Workplace
 from tests.faults import holds
 from tests.migration.comparer import COLUMNS, differences
 from tests.migration.graphs import entity, write_graph

@@ -10,9 +10,9 @@ from kgcore.backends import PostgreSQLBackend
 from kgcore.migration import runs
 from kgcore.migration.local import run_here
 from kgcore.migration.model import Options
-from kgcore.migration.pipeline import Workplace
 from kgcore.migration.reports import read_report
 from kgcore.migration.stages.report import Report
+from kgcore.migration.workplace import Workplace
 from tests.servers import Database
 
 Migrate = Callable[..., Report]

@@ -39,7 +39,7 @@ def test_the_copy_is_named_by_its_digest(tmp_path: Path) -> None:
     assert seen[-1][0] == seen[-1][1]
     assert rows_of(frozen.path) == rows_of(source)
     assert contents(tmp_path) == before
-    discard(frozen)
+    discard(frozen.path)
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -162,13 +162,13 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
 
 def test_another_file_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     frozen = freeze(small_graph(tmp_path / "graph.db"), tmp_path / "data")
-    verify_digest(frozen)
+    verify_digest(frozen.path, frozen.sha256)
     time.sleep(0.01)
     other = small_graph(tmp_path / "other.db", rows=301)
     frozen.path.chmod(0o600)
     shutil.copyfile(other, frozen.path)
     with pytest.raises(SourceError, match="is not the file that was planned"):
-        verify_digest(frozen)
+        verify_digest(frozen.path, frozen.sha256)
     frozen.path.unlink()
     with pytest.raises(SourceError, match="is missing"):
-        verify_digest(frozen)
+        verify_digest(frozen.path, frozen.sha256)

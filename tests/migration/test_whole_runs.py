@@ -13,8 +13,8 @@ from kgcore.errors import RunError, SourceError, TargetError
 from kgcore.migration import ledger, runs
 from kgcore.migration.local import run_here
 from kgcore.migration.model import RESUMABLE, Options, RunState
-from kgcore.migration.pipeline import Workplace
 from kgcore.migration.reports import read_report
+from kgcore.migration.workplace import Workplace
 from tests.migration.comparer import COLUMNS, differences
 from tests.migration.conftest import Migrate
 from tests.migration.graphs import entity, mission, relationship, small_graph, write_graph

@@ -39,9 +39,14 @@ class Kg:
     environment: dict[str, str]
     directory: Path
 
+    @property
+    def command(self) -> list[str]:
+        """What the command line begins with."""
+        return KG
+
     def __call__(self, *arguments: str | Path, timeout: float = 90) -> Done:
         done = subprocess.run(
-            [*KG, *map(str, arguments)],
+            [*self.command, *map(str, arguments)],
             env=self._environment(),
             cwd=self.directory,
             capture_output=True,
@@ -55,7 +60,7 @@ class Kg:
     def start(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         """Run the command in the background; it is killed at the end if it still runs."""
         process = subprocess.Popen(
-            [*launcher(), *KG, *map(str, arguments)],
+            [*launcher(), *self.command, *map(str, arguments)],
             env=self._environment(),
             cwd=self.directory,
             stdout=subprocess.PIPE,
@@ -69,14 +74,19 @@ class Kg:
             _end_group(process)
 
     @contextmanager
-    def workers(self, number: int = 2) -> Iterator[list[subprocess.Popen[str]]]:
-        """Run workers of one process each until the end of the block."""
+    def workers(
+        self, number: int = 2, *, waiting: bool = True
+    ) -> Iterator[list[subprocess.Popen[str]]]:
+        """Run workers of one process each until the end of the block.
+
+        Unless ``waiting`` is false, so many answer when the block begins.
+        """
         names = [f"w{position}@%h" for position in range(number)]
         running = []
         try:
             for name in names:
                 process = subprocess.Popen(
-                    [*launcher(), *KG, "worker", "--concurrency", "1", "--name", name],
+                    [*launcher(), *self.command, "worker", "--concurrency", "1", "--name", name],
                     env=self._environment(),
                     cwd=self.directory,
                     stdout=subprocess.DEVNULL,
@@ -85,7 +95,7 @@ class Kg:
                     start_new_session=True,
                 )
                 running.append(process)
-            wait_for(lambda: self.answering() >= number)
+            wait_for(lambda: not waiting or self.answering() >= number)
             yield running
         finally:
             for process in running:

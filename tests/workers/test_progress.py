@@ -10,7 +10,8 @@ from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import BrokerError, RunNotFoundError
 from kgcore.migration import runs
 from kgcore.migration.model import Options, Run
-from kgcore.migration.pipeline import StepResult, Workplace, run_step
+from kgcore.migration.pipeline import StepResult, run_step
+from kgcore.migration.workplace import Workplace
 from tests.migration.graphs import small_graph
 from tests.servers import Database
 from workers.embedded import RedisServer
