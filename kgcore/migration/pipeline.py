@@ -190,8 +190,7 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
 def _claim(place: Workplace, ref: StepRef, *, anyway: bool = False) -> tuple[Run, Step] | None:
     """Return the step if it is this worker's to do; say in the log why it is not.
 
-    Raises :class:`_SourceAwayError`, by which nothing is claimed, where the step's source is not on
-    this machine; not so ``anyway``.
+    Claims nothing and raises :class:`_SourceAwayError` if its source is not here, but ``anyway``.
     """
     with ledger.transaction(place.pool) as cursor:
         run = ledger.find_run(cursor, ref.run_id)
