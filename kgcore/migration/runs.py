@@ -28,6 +28,7 @@ from kgcore.migration.model import (
 )
 from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.stages import cutover, extract, finish, freeze, plan
+from kgcore.model import NotCarriedOver
 from kgcore.schema import TABLES
 
 MINIMUM_SERVER = 140_000
@@ -43,6 +44,7 @@ class Prepared:
 
     source: SourceSnapshot
     tables: tuple[PlannedTable, ...]
+    not_carried_over: tuple[NotCarriedOver, ...]
     seconds: dict[str, float]
 
 
@@ -55,14 +57,14 @@ def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None 
     frozen = time.monotonic()
     connection = extract.open_snapshot(snapshot.path)
     try:
-        tables = plan.plan(connection, snapshot.bytes, options)
+        planned = plan.plan(connection, snapshot.bytes, options)
     except BaseException:
         freeze.discard(snapshot)
         raise
     finally:
         connection.close()
     seconds = {"freeze": frozen - began, "plan": time.monotonic() - frozen}
-    return Prepared(snapshot, tables, seconds)
+    return Prepared(snapshot, planned.tables, planned.not_carried_over, seconds)
 
 
 def check_target(pool: ConnectionPool, options: Options) -> str:
@@ -257,6 +259,7 @@ def _new_run(schema: str, prepared: Prepared, options: Options) -> Run:
         source=prepared.source,
         tables={item.table.name: item for item in prepared.tables},
         protocol=PROTOCOL,
+        not_carried_over=prepared.not_carried_over,
     )
 
 

@@ -18,10 +18,20 @@ def is_installed(cursor: Cursor) -> bool:
     return bool(there)
 
 
+def _is_current(cursor: Cursor) -> bool:
+    """Whether the ledger has what this version writes."""
+    cursor.execute(
+        "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attname = 'not_carried_over'"
+        " AND attrelid = to_regclass('kg_migration.sources') AND NOT attisdropped)"
+    )
+    (current,) = cursor.fetchone() or (False,)
+    return bool(current)
+
+
 def install(cursor: Cursor) -> None:
     """Create what is missing of ``kg_migration``. Raises :class:`TargetError` without the right."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    if is_installed(cursor):
+    if _is_current(cursor):
         return
     cursor.execute("SAVEPOINT kg_install")
     try:

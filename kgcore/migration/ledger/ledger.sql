@@ -39,8 +39,11 @@ CREATE TABLE IF NOT EXISTS kg_migration.sources (
     snapshot_path   text NOT NULL,         -- the private copy, named by its digest
     sha256          text NOT NULL,
     bytes           bigint NOT NULL,
-    tables          jsonb NOT NULL         -- description, rows and highest key of each table
+    tables          jsonb NOT NULL,        -- description, rows and highest key of each table
+    not_carried_over jsonb NOT NULL DEFAULT '[]'  -- what of the file's schema the target lacks
 );
+ALTER TABLE kg_migration.sources
+    ADD COLUMN IF NOT EXISTS not_carried_over jsonb NOT NULL DEFAULT '[]';
 CREATE INDEX IF NOT EXISTS sources_run ON kg_migration.sources (run_id);
 
 -- A stage of one table, and how many of its steps are not done. Kept as a counter because counting
