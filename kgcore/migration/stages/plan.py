@@ -13,11 +13,11 @@ from kgcore.errors import SourceError
 from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable
 from kgcore.model import Kind, NotCarriedOver, Table
 from kgcore.schema import TABLES, quoted
-from kgcore.schema.translate import translate
 from kgcore.schema.translate.choice import choose, is_left_out
 from kgcore.schema.translate.inspect import read_schema
 from kgcore.schema.translate.source import SourceSchema, SourceTable
 from kgcore.schema.translate.tables import Draft, Seen, promises
+from kgcore.schema.translate.translation import translate
 from kgcore.schema.translate.values import look, unreadable
 
 #: A chunk is held in memory about three times (Arrow, COPY, driver). 16 MiB of rows keeps a worker

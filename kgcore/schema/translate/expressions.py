@@ -8,6 +8,7 @@ PostgreSQL agree on the result; SQLite would compare and add anything. All else 
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,8 @@ from kgcore.schema.translate import sql
 
 #: Deeper ones are of no schema that people wrote.
 _MOST_NODES = 500
+
+_NUMBER = re.compile(r"\d+|(\d+\.\d*|\.?\d+)([eE][+-]?\d+)?", re.ASCII)
 
 _EXACT_IN_DOUBLE = 2**53
 
@@ -119,9 +122,7 @@ def _parsed(expression: str) -> exp.Expression:
 def _render(node: exp.Expression, scope: Scope) -> Rendered:
     render = _RENDERERS.get(type(node))
     if render is None:
-        raise UntranslatableError(
-            f"{_shown(node)} is not known to mean the same in PostgreSQL"
-        )
+        raise UntranslatableError(f"{_shown(node)} is not known to mean the same in PostgreSQL")
     return render(node, scope)
 
 
@@ -153,12 +154,14 @@ def _literal(node: exp.Expression, _scope: Scope) -> Rendered:
             return Rendered(sql.text(node.name), Kind.TEXT, literal=node.name)
         except ValueError:
             raise UntranslatableError("a literal holds what PostgreSQL's text can't") from None
-    try:
-        number = int(node.name)
-    except ValueError:
-        return Rendered(sql.real(float(node.name)), Kind.REAL, literal=float(node.name))
+    if not _NUMBER.fullmatch(node.name):
+        raise UntranslatableError(f"{node.name} is no number")
+    if not node.name.isdigit():
+        real = float(node.name)
+        return Rendered(sql.real(real), Kind.REAL, literal=real)
+    number = int(node.name) if len(node.name) < 40 else 2**63
     if number >= 2**63:
-        raise UntranslatableError(f"{number} is no 64-bit integer")
+        raise UntranslatableError(f"{node.name} is no 64-bit integer")
     return Rendered(f"{number}::bigint", Kind.INTEGER, literal=number)
 
 

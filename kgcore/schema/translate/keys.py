@@ -11,6 +11,8 @@ from kgcore.schema.translate.names import Relations
 from kgcore.schema.translate.source import SourceForeignKey
 from kgcore.schema.translate.tables import Draft
 
+# An integer may refer to what PostgreSQL makes of integers by itself.
+_WIDENED = frozenset({(Kind.INTEGER, Kind.NUMERIC), (Kind.INTEGER, Kind.REAL)})
 _ACTIONS = frozenset({"NO ACTION", "RESTRICT", "SET NULL", "SET DEFAULT", "CASCADE"})
 
 
@@ -51,7 +53,7 @@ def _translated(made: Draft, source: SourceForeignKey, drafts: Mapping[str, Draf
     children = _columns(made, source.columns)
     parents = _columns(parent, names)
     for child, other in zip(children, parents, strict=True):
-        if _type(child) != _type(other):
+        if _type(child) != _type(other) and (_type(child), _type(other)) not in _WIDENED:
             raise UntranslatableError(
                 f"{child.name} arrives as {_type(child)}, {other.name} of {source.table} as"
                 f" {_type(other)}"

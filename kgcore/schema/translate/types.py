@@ -95,7 +95,8 @@ def misfit(promise: Kind, column: str) -> str:
     reads and JSONB can't hold.
     """
     storage = f"typeof({column})"
-    return f"{column} IS NOT NULL AND NOT ({_FITS[promise].format(c=column, storage=storage)})"
+    fits = _FITS[promise].format(c=column, storage=storage)
+    return f"{column} IS NOT NULL AND ({fits}) IS NOT TRUE"
 
 
 def _words() -> str:
@@ -104,10 +105,10 @@ def _words() -> str:
 
 _DIGITS = "[0-9]"
 _DAY = f"{_DIGITS * 4}-{_DIGITS * 2}-{_DIGITS * 2}"
-# date() returns another day for the 31st of a month that has none.
+# With something to add, date() returns another day for the 31st of a month that has none.
 _IS_DAY = (
     f"{{storage}} = 'text' AND substr({{c}}, 1, 10) GLOB '{_DAY}'"
-    " AND date(substr({c}, 1, 10)) = substr({c}, 1, 10) AND substr({c}, 1, 4) <> '0000'"
+    " AND date(substr({c}, 1, 10), '+0 days') = substr({c}, 1, 10) AND substr({c}, 1, 4) <> '0000'"
 )
 _TIME = f"[T ][0-2]{_DIGITS}:[0-5]{_DIGITS}"
 _REST = "substr({c}, 20)"  # What follows the seconds: a fraction, a zone, both or neither.
