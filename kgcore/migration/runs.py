@@ -30,6 +30,7 @@ from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.stages import cutover, extract, finish, freeze, plan
 from kgcore.model import NotCarriedOver
 from kgcore.schema import TABLES
+from kgcore.schema.translate.choice import is_left_out
 
 MINIMUM_SERVER = 140_000
 _DROP_TRIES = 10
@@ -74,7 +75,11 @@ def check_target(pool: ConnectionPool, options: Options) -> str:
     read-only one, missing rights, tables in the way; :class:`TargetBusyError` for another run in
     progress.
     """
-    graph = tuple(PlannedTable(table, 0, 0) for table in TABLES)
+    graph = tuple(
+        PlannedTable(table, 0, 0)
+        for table in TABLES
+        if not is_left_out(table.name, options.only, options.exclude)
+    )
     try:
         with ledger.transaction(pool) as cursor:
             schema = _check_server(cursor)
