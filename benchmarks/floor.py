@@ -97,18 +97,18 @@ def _finish(parameters: Mapping[str, Any], tables: Sequence[PlannedTable]) -> No
     indexes: list[list[Composable]] = [
         [ddl.create_index(SCHEMA, planned.table, index)]
         for planned in ordered
-        for index in (ddl.primary_key(planned.table), *planned.table.indexes)
+        for index in ddl.all_indexes(planned.table)
     ]
     keys: list[list[Composable]] = []
     for planned in ordered:
         table = planned.table
-        unique = [ddl.primary_key(table), *(index for index in table.indexes if index.unique)]
+        unique = [index for index in ddl.all_indexes(table) if index.is_constraint]
         statements: list[Composable] = [
             ddl.attach_constraint(SCHEMA, table, index) for index in unique
         ]
         for key in table.foreign_keys:
             statements.append(ddl.add_foreign_key(SCHEMA, table, key))
-            statements.append(ddl.validate_foreign_key(SCHEMA, table, key))
+            statements.append(ddl.validate(SCHEMA, table, key))
         statements.append(SQL("ANALYZE {}").format(Identifier(SCHEMA, table.name)))
         keys.append(statements)
 

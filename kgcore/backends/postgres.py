@@ -26,7 +26,7 @@ from kgcore.backends.threads import PerThread
 from kgcore.config import Address, parse_address
 from kgcore.errors import SettingsError, TargetError
 from kgcore.schema.graph import TABLES
-from kgcore.schema.postgres import postgres_ddl, primary_key
+from kgcore.schema.postgres import all_indexes, postgres_ddl
 
 _PAGE_ROWS = 1000
 _SCHEMA_LOCK = 7_710_183_401_552_946_017  # Any number that nobody else locks.
@@ -272,7 +272,7 @@ class PostgreSQLBackend(KGBackend):
         """Whether nothing is missing: CREATE … IF NOT EXISTS would wait for all writers even so."""
         names = [table.name for table in TABLES]
         for table in TABLES:
-            names += [index.name for index in (primary_key(table), *table.indexes)]
+            names += [index.name for index in all_indexes(table)]
         row = self.fetchone(
             "SELECT count(*) AS found FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE n.nspname = ? AND c.relname IN (SELECT jsonb_array_elements_text(?))",

@@ -1,14 +1,14 @@
 """Dry run: what a migration would do, found out by reading the whole source. Changes nothing."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kgcore.migration.model import PlannedTable, Refusal
 from kgcore.migration.runs import Prepared
 from kgcore.migration.stages import check, extract
-from kgcore.model import ForeignKey, Index
+from kgcore.model import ForeignKey, Index, Kind
 from kgcore.schema import quoted
 from kgcore.schema.postgres import TYPES
 
@@ -94,6 +94,7 @@ class DryRun:
                 }
                 for name, table in self.tables.items()
             },
+            "not_carried_over": [asdict(note) for note in self.prepared.not_carried_over],
             "totals": {"source_rows": self.rows, "rejected_rows": self.rejected_rows},
             "estimate": {
                 "target_bytes": self.target_bytes,
@@ -121,7 +122,7 @@ def dry_run(prepared: Prepared) -> DryRun:
         item.table.name: PredictedTable(
             item.rows,
             len(item.chunks),
-            {column.name: TYPES[column.kind] for column in item.table.columns},
+            {c.name: TYPES[c.kind] for c in item.table.columns if c.kind is not Kind.ROW},
             _summed(refused[item.table.name].values()),
         )
         for item in prepared.tables
@@ -136,7 +137,21 @@ def dry_run(prepared: Prepared) -> DryRun:
 
 
 def _parents_first(tables: tuple[PlannedTable, ...]) -> list[PlannedTable]:
-    return sorted(tables, key=lambda item: bool(item.table.foreign_keys))
+    """Order tables so that each comes after those it refers to, where there is such an order."""
+    by_name = {item.table.name: item for item in tables}
+    ordered: dict[str, PlannedTable] = {}
+
+    def visit(item: PlannedTable, above: frozenset[str]) -> None:
+        name = item.table.name
+        if name in ordered or name in above:
+            return
+        for key in item.table.foreign_keys:
+            visit(by_name[key.table], above | {name})
+        ordered[name] = item
+
+    for item in tables:
+        visit(item, frozenset())
+    return list(ordered.values())
 
 
 def _refused_values(prepared: Prepared, planned: PlannedTable) -> Iterator[Refusal]:
@@ -149,9 +164,11 @@ def _duplicates(
     prepared: Prepared, planned: PlannedTable, index: Index, refused: Mapping[int, Refusal]
 ) -> Iterator[Refusal]:
     """Of rows with equal keys the first that is not refused stays."""
-    key, name = quoted(planned.table.key.name), quoted(planned.table.name)
-    columns = ", ".join(map(quoted, index.columns))
-    present = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in index.columns)
+    if index.keys or index.where is not None or planned.source.order:
+        return  # The file's own index, and SQLite keeps it.
+    key, *read = _reads(planned, (planned.table.key.name, *index.columns))
+    name, columns = quoted(planned.source.table), ", ".join(read)
+    present = " AND ".join(f"{column} IS NOT NULL" for column in read)
     connection = extract.open_snapshot(prepared.source.path)
     try:
         groups = connection.execute(
@@ -176,25 +193,45 @@ def _orphans(
     prepared: Prepared, planned: PlannedTable, key: ForeignKey, gone: Mapping[int, Refusal]
 ) -> Iterator[Refusal]:
     """Children of no row, and of rows that will be refused themselves."""
-    name, own, column = map(quoted, (planned.table.name, planned.table.key.name, key.column))
+    if planned.source.order:
+        return  # Its rows have no id in the file by which they could be named here.
+    parent = next(item for item in prepared.tables if item.table.name == key.table)
+    own, *columns = _reads(planned, (planned.table.key.name, *key.columns))
+    parents = _reads(parent, key.parents)
+    name, of = quoted(planned.source.table), quoted(parent.source.table)
+    if not planned.rows:
+        return
+    present = " AND ".join(f"child.{column} IS NOT NULL" for column in columns)
+    same = " AND ".join(f"p.{p} = child.{c}" for p, c in zip(parents, columns, strict=True))
+    exists = f"EXISTS (SELECT 1 FROM {of} AS p WHERE {same})" if parent.rows else "false"
     connection = extract.open_snapshot(prepared.source.path)
     try:
         missing = connection.execute(
-            f"SELECT {own}, {column} FROM {name} AS child WHERE {column} IS NOT NULL"
-            f" AND NOT EXISTS (SELECT 1 FROM {quoted(key.table)} AS p WHERE p.id = child.{column})"
+            f"SELECT child.{own} FROM {name} AS child WHERE {present} AND NOT {exists}"
         )
-        for row_id, _ in missing:
+        for (row_id,) in missing:
             yield _orphan(row_id, key)
-        if gone:
-            for row_id, parent in connection.execute(f"SELECT {own}, {column} FROM {name}"):
-                if parent in gone:
+        if gone and not parent.source.order:
+            lost = connection.execute(
+                f"SELECT child.{own}, p.{parent.source.reads[0]} FROM {name} AS child"
+                f" JOIN {of} AS p ON {same}"
+            )
+            for row_id, parent_id in lost:
+                if parent_id in gone:
                     yield _orphan(row_id, key)
     finally:
         connection.close()
 
 
+def _reads(planned: PlannedTable, names: Sequence[str]) -> list[str]:
+    """Return what SQLite calls these columns."""
+    reads = dict(zip(planned.table.column_names, planned.source.reads, strict=True))
+    return [reads[name] for name in names]
+
+
 def _orphan(row_id: int, key: ForeignKey) -> Refusal:
-    return Refusal(row_id, key.column, f"no such row in {key.table}", "23503")
+    column = key.columns[0] if len(key.columns) == 1 else None
+    return Refusal(row_id, column, f"no such row in {key.table}", "23503")
 
 
 def _merge(found: dict[int, Refusal], more: Iterable[Refusal]) -> None:

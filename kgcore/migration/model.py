@@ -1,17 +1,19 @@
 """What a migration is made of: runs, sources, steps, chunks. Frozen data, no I/O."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from kgcore.errors import SettingsError
-from kgcore.model import Column, ForeignKey, Index, Kind, Table
+from kgcore.model import Check, Column, ForeignKey, Index, Kind, NotCarriedOver, Table
+from kgcore.schema import quoted
+from kgcore.schema.translate.names import Names
 
 #: Raised when the meaning of a message or of the ledger changes: a worker of another version must
 #: not take part in a run.
-PROTOCOL = 1
+PROTOCOL = 2
 
 MIN_ID = -(2**63)
 
@@ -50,7 +52,9 @@ class Options:
     max_attempts: int = 5
     lease_seconds: float = 30.0
     allow_missing: bool = False
+    only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    names: Names = "keep"
     most_chunks: int | None = None  # chunks grow beyond chunk_rows rather than be more than this
 
     def __post_init__(self) -> None:
@@ -63,6 +67,8 @@ class Options:
             raise SettingsError(
                 f"--max-rejects is {self.max_rejects}; it counts rows", "use 0 to allow none"
             )
+        if self.names not in {"keep", "lower", "snake"}:
+            raise SettingsError(f"--names is {self.names!r}", "use 'keep', 'lower' or 'snake'")
         if self.if_exists not in {"fail", "replace"}:
             raise SettingsError(
                 f"--if-exists is {self.if_exists!r}", "use 'fail' (the default) or 'replace'"
@@ -77,7 +83,8 @@ class Options:
         """Read what :meth:`to_json` wrote; unknown names are left out."""
         known = {item.name for item in fields(cls)}
         values = {name: value for name, value in stored.items() if name in known}
-        return cls(**values | {"exclude": tuple(values.get("exclude", ()))})
+        lists = {name: tuple(values.get(name, ())) for name in ("only", "exclude")}
+        return cls(**values | lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +117,50 @@ class SourceSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a table's rows are in the file, in SQLite's own words.
+
+    ``reads`` are what is asked for each column: a quoted name, ``rowid``, or NULL for one that the
+    file lacks. Where rows have no id (WITHOUT ROWID) they are counted from 0 in the ``order`` of
+    their key; ``seeks`` are places in that order with the key that stands there, as literals.
+    """
+
+    table: str
+    reads: tuple[str, ...]
+    order: tuple[str, ...] = ()
+    seeks: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedTable:
     """A table as it is carried over: the graph's description plus what only this file has.
 
     ``last_key`` is the highest id the source ever gave out (AUTOINCREMENT never reuses one).
-    ``absent`` columns are not in the file and arrive as NULL.
+    ``origin`` is None where the file has the table under the same names.
     """
 
     table: Table
     rows: int
     last_key: int
     chunks: tuple[Chunk, ...] = ()
-    absent: tuple[str, ...] = ()
+    origin: Origin | None = None
+
+    @property
+    def source(self) -> Origin:
+        """Where the rows are in the file."""
+        names = self.table.column_names
+        return self.origin or Origin(self.table.name, tuple(map(quoted, names)))
+
+    @property
+    def written(self) -> Self:
+        """The table without its generated columns, which the server computes."""
+        written = self.table.written
+        if written is self.table:
+            return self
+        kept = set(written.column_names)
+        reads = zip(self.table.column_names, self.source.reads, strict=True)
+        origin = replace(self.source, reads=tuple(read for name, read in reads if name in kept))
+        return replace(self, table=written, origin=origin)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for the ledger; the chunks are steps there and stay out."""
@@ -136,10 +175,22 @@ class PlannedTable:
         table = Table(
             plain["name"],
             tuple(Column(**c | {"kind": Kind(c["kind"])}) for c in plain["columns"]),
-            tuple(Index(**i | {"columns": tuple(i["columns"])}) for i in plain["indexes"]),
-            tuple(ForeignKey(**k) for k in plain["foreign_keys"]),
+            tuple(Index(**_tuples(i)) for i in plain["indexes"]),
+            tuple(ForeignKey(**_tuples(k)) for k in plain["foreign_keys"]),
+            tuple(Check(**c) for c in plain["checks"]),
+            None if plain["primary"] is None else Index(**_tuples(plain["primary"])),
+            tuple(plain["order"]),
         )
-        return cls(table, stored["rows"], stored["last_key"], absent=tuple(stored["absent"]))
+        origin = stored["origin"]
+        if origin is not None:
+            seeks = tuple((place, key) for place, key in origin["seeks"])
+            origin = Origin(**_tuples(origin) | {"seeks": seeks})
+        return cls(table, stored["rows"], stored["last_key"], origin=origin)
+
+
+def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the data classes have tuples."""
+    return {n: tuple(value) if isinstance(value, list) else value for n, value in plain.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +218,7 @@ class Run:
     protocol: int = PROTOCOL
     error: str | None = None
     hint: str | None = None
+    not_carried_over: tuple[NotCarriedOver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@
                     │           ▲
                 index(R) ───────┘  for each R that T refers to
 
-Where T refers to no other table, verify(T) follows index(T), because key(T) takes no row away.
+R's key comes before T's, too, unless R refers to T in turn. Where T has neither foreign keys nor
+checks, verify(T) follows index(T), because key(T) takes no row away.
 
 A step runs in one transaction that also records it as done. Whatever happens to a worker, the
 ledger and the tables agree.
@@ -60,6 +61,7 @@ from kgcore.migration.stages import (
 )
 from kgcore.migration.workplace import Workplace
 from kgcore.schema import catalog
+from kgcore.schema.postgres import all_indexes
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ def planned_steps(tables: Sequence[PlannedTable]) -> tuple[NewStep, ...]:
                 index.name,
                 weight=(_GIN_WEIGHT if index.gin else _WEIGHTS[Stage.INDEX]) * planned.rows,
             )
-            for index in finish.indexes(planned.table)
+            for index in all_indexes(planned.table)
         ]
         steps.append(NewStep(Stage.KEY, name, weight=_WEIGHTS[Stage.KEY] * planned.rows))
     return (*steps, NewStep(Stage.CUTOVER, weight=1.0))
@@ -129,13 +131,35 @@ def _waits_for(group: Group, tables: Mapping[str, PlannedTable]) -> set[Group]:
         case Stage.INDEX:
             return {(Stage.LOAD, name)}
         case Stage.KEY:
-            parents = {key.table for key in tables[name].table.foreign_keys}
-            return {(Stage.INDEX, table) for table in {name, *parents}} | {(Stage.LOAD, name)}
+            parents = _parents(tables, name)
+            # A parent's rows are complete once its own keys are added, unless they wait for ours.
+            above = {table for table in parents if name not in _ancestors(tables, table)}
+            return (
+                {(Stage.INDEX, table) for table in {name, *parents}}
+                | {(Stage.KEY, table) for table in above}
+                | {(Stage.LOAD, name)}
+            )
         case Stage.VERIFY:
-            constrained = bool(tables[name].table.foreign_keys)
+            constrained = bool(tables[name].table.foreign_keys or tables[name].table.checks)
             return {(Stage.KEY if constrained else Stage.INDEX, name), (Stage.LOAD, name)}
         case Stage.CUTOVER:
             return {(step, table) for table in tables for step in (Stage.KEY, Stage.VERIFY)}
+
+
+def _parents(tables: Mapping[str, PlannedTable], name: str) -> set[str]:
+    return {key.table for key in tables[name].table.foreign_keys}
+
+
+def _ancestors(tables: Mapping[str, PlannedTable], name: str) -> set[str]:
+    """Return the table and all that it refers to, over however many others."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        table = waiting.pop()
+        if table not in found:
+            found.add(table)
+            waiting += _parents(tables, table)
+    return found
 
 
 def run_step(place: Workplace, ref: StepRef) -> StepResult:
@@ -210,7 +234,7 @@ def _claim(place: Workplace, ref: StepRef, *, anyway: bool = False) -> tuple[Run
 
 def _load(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     source = _local(place, run)
-    planned = run.tables[step.table]
+    planned = run.tables[step.table].written
     table = planned.table
     relation = Identifier(run.staging, table.name)
     try:
@@ -339,7 +363,7 @@ def _reject(
 ) -> None:
     if not refusals:
         return
-    planned = run.tables[step.table]
+    planned = run.tables[step.table].written
     ids = [refusal.row_id for refusal in refusals]
     with place.held(run) as source:
         rows = extract.read_raw(source, planned, ids)

@@ -30,7 +30,9 @@ from kgcore.migration.model import (
 from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.sources import published
 from kgcore.migration.stages import cutover, extract, finish, freeze, plan
+from kgcore.model import NotCarriedOver
 from kgcore.schema import TABLES
+from kgcore.schema.translate.choice import is_left_out
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Prepared:
 
     source: SourceSnapshot
     tables: tuple[PlannedTable, ...]
+    not_carried_over: tuple[NotCarriedOver, ...]
     seconds: dict[str, float]
 
 
@@ -59,14 +62,14 @@ def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None 
     frozen = time.monotonic()
     connection = extract.open_snapshot(snapshot.path)
     try:
-        tables = plan.plan(connection, snapshot.bytes, options)
+        planned = plan.plan(connection, snapshot.bytes, options)
     except BaseException:
         freeze.discard(snapshot.path)
         raise
     finally:
         connection.close()
     seconds = {"freeze": frozen - began, "plan": time.monotonic() - frozen}
-    return Prepared(snapshot, tables, seconds)
+    return Prepared(snapshot, planned.tables, planned.not_carried_over, seconds)
 
 
 def check_target(pool: ConnectionPool, options: Options) -> str:
@@ -76,7 +79,11 @@ def check_target(pool: ConnectionPool, options: Options) -> str:
     read-only one, missing rights, tables in the way; :class:`TargetBusyError` for another run in
     progress.
     """
-    graph = tuple(PlannedTable(table, 0, 0) for table in TABLES)
+    graph = tuple(
+        PlannedTable(table, 0, 0)
+        for table in TABLES
+        if not is_left_out(table.name, options.only, options.exclude)
+    )
     try:
         with ledger.transaction(pool) as cursor:
             schema = _check_server(cursor)
@@ -278,6 +285,7 @@ def _new_run(schema: str, prepared: Prepared, options: Options) -> Run:
         source=prepared.source,
         tables={item.table.name: item for item in prepared.tables},
         protocol=PROTOCOL,
+        not_carried_over=prepared.not_carried_over,
     )
 
 

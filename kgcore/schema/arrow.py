@@ -12,7 +12,15 @@ _TYPES = {
     Kind.BLOB: pa.binary(),
     Kind.JSON: pa.string(),
     Kind.TIMESTAMP: pa.timestamp("us", "UTC"),
+    Kind.DATE: pa.date32(),
+    Kind.BOOLEAN: pa.bool_(),
+    Kind.ROW: pa.int64(),
 }
+# What SQLite has no type of its own for, and how its values are read.
+_READ = {Kind.TIMESTAMP: pa.string(), Kind.DATE: pa.string(), Kind.BOOLEAN: pa.int64()}
+
+#: Kinds the fast lane has no encoding for: SQLite's values have no common Arrow type.
+CAREFUL_ONLY = frozenset({Kind.NUMERIC})
 
 
 def arrow_field(column: Column) -> pa.Field:
@@ -28,6 +36,7 @@ def arrow_schema(table: Table) -> pa.Schema:
 def read_type(column: Column) -> pa.DataType:
     """Return the type SQLite's values of this column must have been read as.
 
-    Timestamps are text in SQLite; every other kind is read as what it becomes.
+    Timestamps and dates are text in SQLite, booleans are integers; every other kind is read as what
+    it becomes.
     """
-    return pa.string() if column.kind is Kind.TIMESTAMP else _TYPES[column.kind]
+    return _READ.get(column.kind) or _TYPES[column.kind]

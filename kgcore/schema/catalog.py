@@ -58,6 +58,20 @@ def live_tables(cursor: Cursor, schema: str, names: Sequence[str]) -> tuple[Live
     return tuple(found)
 
 
+def taken_names(
+    cursor: Cursor, schema: str, names: Sequence[str], moving: Sequence[str]
+) -> list[str]:
+    """Return which of the names relations of the schema have, but for indexes of ``moving``."""
+    cursor.execute(
+        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " LEFT JOIN pg_index i ON i.indexrelid = c.oid LEFT JOIN pg_class t ON t.oid = i.indrelid"
+        " WHERE n.nspname = %s AND c.relname = ANY(%s)"
+        " AND (t.relname IS NULL OR t.relname <> ALL(%s)) ORDER BY 1",
+        (schema, list(names), list(moving)),
+    )
+    return [name for (name,) in cursor.fetchall()]
+
+
 def count_rows(cursor: Cursor, schema: str, name: str) -> int:
     """Return the number of rows of a table."""
     cursor.execute(SQL("SELECT count(*) FROM {}").format(Identifier(schema, name)))

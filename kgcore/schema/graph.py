@@ -14,8 +14,8 @@ ENTITIES = Table(
         Column("type", Kind.TEXT, nullable=False),
         Column("name", Kind.TEXT, nullable=False),
         Column("metadata", Kind.JSON),
-        Column("created_at", Kind.TIMESTAMP, nullable=False),
-        Column("updated_at", Kind.TIMESTAMP, nullable=False),
+        Column("created_at", Kind.TIMESTAMP, nullable=False, default="now()"),
+        Column("updated_at", Kind.TIMESTAMP, nullable=False, default="now()"),
     ),
     indexes=(
         Index("entities_type_name_key", ("type", "name"), unique=True),
@@ -32,7 +32,7 @@ RELATIONSHIPS = Table(
         Column("to_id", Kind.INTEGER, nullable=False),
         Column("type", Kind.TEXT, nullable=False),
         Column("metadata", Kind.JSON),
-        Column("created_at", Kind.TIMESTAMP, nullable=False),
+        Column("created_at", Kind.TIMESTAMP, nullable=False, default="now()"),
     ),
     indexes=(
         Index("idx_relationships_from_type", ("from_id", "type")),
@@ -41,8 +41,8 @@ RELATIONSHIPS = Table(
         Index("idx_relationships_metadata", ("metadata",), gin=True),
     ),
     foreign_keys=(
-        ForeignKey("relationships_from_id_fkey", "from_id", "entities"),
-        ForeignKey("relationships_to_id_fkey", "to_id", "entities"),
+        ForeignKey("relationships_from_id_fkey", ("from_id",), "entities"),
+        ForeignKey("relationships_to_id_fkey", ("to_id",), "entities"),
     ),
 )
 
@@ -58,7 +58,7 @@ MISSION_HISTORY = Table(
         Column("duration_seconds", Kind.REAL),
         Column("files_modified", Kind.INTEGER),
         Column("metadata", Kind.JSON),
-        Column("created_at", Kind.TIMESTAMP, nullable=False),
+        Column("created_at", Kind.TIMESTAMP, nullable=False, default="now()"),
     ),
     indexes=(
         Index("mission_history_mission_id_key", ("mission_id",), unique=True),
@@ -78,7 +78,7 @@ FILE_SNAPSHOTS = Table(
         Column("size_bytes", Kind.INTEGER),
         Column("lines_of_code", Kind.INTEGER),
         Column("hash", Kind.TEXT),
-        Column("created_at", Kind.TIMESTAMP, nullable=False),
+        Column("created_at", Kind.TIMESTAMP, nullable=False, default="now()"),
         Column("metadata", Kind.JSON),
     ),
     indexes=(

@@ -13,6 +13,9 @@ _TYPES = {
     Kind.BLOB: "BLOB",
     Kind.JSON: "TEXT",
     Kind.TIMESTAMP: "TEXT",
+    Kind.DATE: "TEXT",
+    Kind.BOOLEAN: "INTEGER",
+    Kind.NUMERIC: "NUMERIC",
 }
 _NOW = "DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
 
@@ -35,7 +38,8 @@ def _statements(table: Table) -> Iterator[str]:
         if index.unique
     ]
     lines += [
-        f"FOREIGN KEY ({quoted(key.column)}) REFERENCES {quoted(key.table)}(id) ON DELETE CASCADE"
+        f"FOREIGN KEY ({', '.join(map(quoted, key.columns))}) REFERENCES {quoted(key.table)}"
+        f"({', '.join(map(quoted, key.parents))}) ON DELETE {key.on_delete}"
         for key in table.foreign_keys
     ]
     yield f"CREATE TABLE IF NOT EXISTS {quoted(table.name)} (\n  " + ",\n  ".join(lines) + "\n)"

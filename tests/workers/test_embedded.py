@@ -436,3 +436,15 @@ def copy_programs(target: Path) -> Path:
 def _made(directory: Path) -> Path:
     directory.mkdir()
     return directory
+
+
+def test_a_server_that_goes_by_its_name_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's redis-server is a link to a program that does something else under its own name."""
+    program = tmp_path / "redis-check-rdb"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "redis-server").symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert embedded.redis._program() == tmp_path / "redis-server"

@@ -12,6 +12,7 @@ from kgcore.errors import BrokerError
 from kgcore.migration import runs
 from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.model import Options, Run, RunState
+from kgcore.schema.translate.names import Names
 from workers.cli.bars import Bars
 from workers.cli.context import coordinator, local_workers, target
 from workers.cli.output import (
@@ -83,10 +84,26 @@ def migrate(
             help="Treat tables that the file lacks as empty, and columns as NULL.",
         ),
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Migrate this table and no other; may be given again and again. '*' stands for"
+            " anything: --only '*' takes all that the file has, graph or not.",
+        ),
+    ] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(metavar="TABLE", help="Leave a table behind; may be given again and again."),
     ] = None,
+    names: Annotated[
+        str,
+        typer.Option(
+            metavar="keep|lower|snake",
+            help="Names of tables and columns the graph doesn't know: as they are, in lower case,"
+            " or InvoiceLine as invoice_line.",
+        ),
+    ] = "keep",
     serve: Serve = None,
     publish: Publish = None,
     detach: Detach = False,
@@ -98,7 +115,7 @@ def migrate(
     live in one transaction. Until then the target's tables stay as they are.
 
     Examples: `kg migrate graph.db --dry-run`, `kg migrate graph.db --local-workers 2`,
-    `kg migrate graph.db --if-exists replace --json`.
+    `kg migrate graph.db --if-exists replace --json`, `kg migrate shop.db --only '*' --names snake`.
     """
     STATE.json = json
     options = Options(
@@ -106,7 +123,9 @@ def migrate(
         if_exists=_if_exists(if_exists),
         max_rejects=max_rejects,
         allow_missing=allow_missing,
+        only=tuple(only or ()),
         exclude=tuple(exclude or ()),
+        names=_names(names),
     )
     if dry_run:
         return _dry_run(source, options, json=json)
@@ -185,6 +204,13 @@ def _if_exists(chosen: str) -> Literal["fail", "replace"]:
         case "fail" | "replace" as known:
             return known
     raise typer.BadParameter(f"--if-exists {chosen!r} is neither 'fail' nor 'replace'")
+
+
+def _names(chosen: str) -> Names:
+    match chosen:
+        case "keep" | "lower" | "snake" as known:
+            return known
+    raise typer.BadParameter(f"--names {chosen!r} is none of 'keep', 'lower' and 'snake'")
 
 
 def _dry_run(source: Path, options: Options, *, json: bool) -> int:

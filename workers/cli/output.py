@@ -12,6 +12,7 @@ from rich.table import Table
 from kgcore.migration.dry_run import DryRun
 from kgcore.migration.model import RunState
 from kgcore.migration.stages.report import Report
+from kgcore.model import NotCarriedOver
 
 
 @dataclass(slots=True)
@@ -96,6 +97,7 @@ def show_report(report: Report) -> None:
         f"{report.rows_per_second:,.0f} rows/s, freeze to cutover;"
         f" {report.chunks} chunks, {report.workers} workers"
     )
+    _show_not_carried_over(run.not_carried_over)
     for error in report.errors:
         out.print(f"error: {error}", style="red", markup=False)
     if run.hint:
@@ -125,10 +127,23 @@ def show_prediction(prediction: DryRun) -> None:
                 style="red",
                 markup=False,
             )
+    _show_not_carried_over(prediction.prepared.not_carried_over)
     out.print(
         f"estimate: {size(prediction.target_bytes)} in the target,"
         f" {max(prediction.seconds, 1):,.0f} s with two workers"
     )
+
+
+def _show_not_carried_over(notes: Sequence[NotCarriedOver]) -> None:
+    """Print what of the file's schema the target does not get, each with its own DDL."""
+    if notes:
+        out.print("not carried over:", style="bold")
+    for note in notes:
+        where = f"{note.table}: " if note.table else ""
+        ddl = " ".join(note.ddl.split())
+        out.print(f"  {where}{note.object}: {note.why}", markup=False)
+        if ddl:
+            out.print(f"    {ddl}", markup=False, soft_wrap=True, style="dim")
 
 
 def show_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:

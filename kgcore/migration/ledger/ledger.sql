@@ -42,7 +42,8 @@ CREATE TABLE IF NOT EXISTS kg_migration.sources (
     -- Where machines without the file fetch it. If it is served by a command, who knows the address
     -- may read the file: only those who may read the graph should read this table.
     address         text,
-    tables          jsonb NOT NULL         -- description, rows and highest key of each table
+    tables          jsonb NOT NULL,        -- description, rows and highest key of each table
+    not_carried_over jsonb NOT NULL DEFAULT '[]'  -- what of the file's schema the target lacks
 );
 CREATE INDEX IF NOT EXISTS sources_run ON kg_migration.sources (run_id);
 

@@ -1,7 +1,7 @@
 """Runs: created whole in one transaction, ended once, reopened by a resume."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from kgcore.migration.model import (
     SourceSnapshot,
     Stage,
 )
+from kgcore.model import NotCarriedOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def create_run(
         ) from None
     cursor.execute(
         "INSERT INTO kg_migration.sources (run_id, original_path, snapshot_path, sha256, bytes,"
-        " address, tables) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING source_id",
+        " address, tables, not_carried_over) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+        " RETURNING source_id",
         (
             run.run_id,
             str(run.source.original),
@@ -82,6 +84,7 @@ def create_run(
             run.source.bytes,
             run.source.address,
             Json([table.to_json() for table in run.tables.values()]),
+            Json([asdict(note) for note in run.not_carried_over]),
         ),
     )
     (source_id,) = cursor.fetchone() or (None,)
@@ -123,8 +126,8 @@ def find_run(cursor: Cursor, run_id: str) -> Run | None:
     cursor.execute(
         "SELECT r.state, r.epoch, r.target_schema, r.staging_schema, r.archive_schema, r.options,"
         " s.original_path, s.snapshot_path, s.sha256, s.bytes, s.tables, r.protocol, r.error,"
-        # An older ledger has no such column, and is still to be read.
-        " r.hint, to_jsonb(s)->>'address'"
+        # An older ledger has no such columns, and is still to be read.
+        " r.hint, to_jsonb(s)->>'address', coalesce(to_jsonb(s)->'not_carried_over', '[]')"
         " FROM kg_migration.runs r JOIN kg_migration.sources s USING (run_id)"
         " WHERE run_id = %s",
         (run_id,),
@@ -146,6 +149,7 @@ def find_run(cursor: Cursor, run_id: str) -> Run | None:
         protocol=row[11],
         error=row[12],
         hint=row[13],
+        not_carried_over=tuple(NotCarriedOver(**note) for note in row[15]),
     )
 
 

@@ -10,12 +10,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from kgcore.migration.model import Refusal
 from kgcore.model import Column, Kind, Table
 from kgcore.schema.postgres import LONGEST_KEY
+from kgcore.schema.translate.types import FALSE, TRUE
 
 Row = tuple[Any, ...]
 
@@ -30,6 +31,7 @@ _PLAIN_INSTANT = re.compile(
     r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z",
     re.ASCII,
 )
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _INSTANT = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
     r"(?:[T ](\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d(?::?\d\d)?)?)?",
@@ -234,6 +236,40 @@ def _instant(value: Any) -> str | Refused:
     return instant.isoformat()
 
 
+def _numeric(value: Any) -> str | Refused:
+    """Return a number's shortest digits, which read as a double again are the same double."""
+    match value:
+        case int() | float():
+            return repr(value)
+        case str() if _is_canonical(value, int) or _is_canonical(value, float):
+            return value
+    return _misplaced(value, "a number")
+
+
+def _boolean(value: Any) -> str | Refused:
+    match value:
+        case 0 | 1 if type(value) is int:
+            return str(value)
+        case str() if value.lower() in (*TRUE, *FALSE):
+            return value
+        case int():
+            return Refused("an INTEGER other than 0 and 1 in a boolean column", "22P02")
+        case str():
+            return Refused("text that says neither true nor false", "22P02")
+    return _misplaced(value, "a boolean")
+
+
+def _day(value: Any) -> str | Refused:
+    if not isinstance(value, str):
+        return _misplaced(value, "an ISO 8601 date")
+    if not _DAY.fullmatch(value):
+        return Refused("not an ISO 8601 date", "22007")
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        return Refused("no such date (years 0001 to 9999)", "22008")
+
+
 def _offset(zone: str | None) -> timedelta:
     if zone is None or zone == "Z":
         return timedelta()
@@ -310,6 +346,10 @@ _WHOLE: dict[Kind, Callable[[Sequence[Any]], list[str] | None]] = {
     Kind.BLOB: _never,
     Kind.JSON: _never,
     Kind.TIMESTAMP: _never,
+    Kind.ROW: _whole_integers,
+    Kind.NUMERIC: _never,
+    Kind.BOOLEAN: _never,
+    Kind.DATE: _never,
 }
 _ONE: dict[Kind, Callable[[Any], str | Refused]] = {
     Kind.KEY: _integer,
@@ -319,4 +359,8 @@ _ONE: dict[Kind, Callable[[Any], str | Refused]] = {
     Kind.BLOB: _blob,
     Kind.JSON: _json,
     Kind.TIMESTAMP: _instant,
+    Kind.ROW: _integer,
+    Kind.NUMERIC: _numeric,
+    Kind.BOOLEAN: _boolean,
+    Kind.DATE: _day,
 }

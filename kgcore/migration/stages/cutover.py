@@ -15,8 +15,9 @@ from psycopg2.sql import SQL, Identifier
 
 from kgcore.errors import RunError, TargetBusyError, TargetError
 from kgcore.migration.model import PlannedTable, Run
+from kgcore.model import Kind
 from kgcore.schema import catalog
-from kgcore.schema.postgres import reported_type
+from kgcore.schema.postgres import all_indexes, reported_type
 
 # A reader that waits behind our waiting lock waits too, so each try is short, but longer than
 # deadlock_timeout (1 s), after which autovacuum makes way. Together they last about a minute.
@@ -58,6 +59,13 @@ def require_replaceable(
                     f"drop it if it is not needed: DROP TABLE {schema}.{table.name} CASCADE, or"
                     " move it aside with --if-exists replace",
                 )
+    indexes = [index.name for table in planned.values() for index in all_indexes(table)]
+    taken = catalog.taken_names(cursor, schema, indexes, tuple(planned))
+    if taken:
+        raise TargetError(
+            f"{schema} has {', '.join(taken)} already, where an index of that name would come",
+            "rename what is there: ALTER INDEX … RENAME, or ALTER TABLE … RENAME",
+        )
     hanging = catalog.dependents(cursor, schema, tuple(planned))
     if hanging:
         raise TargetError(
@@ -87,11 +95,18 @@ def cut_over(cursor: Cursor, run: Run) -> None:
         catalog.carry_over_rights(cursor, (schema, name), (staging, name))
     for name in old:
         _move(cursor, schema, name, archive)
-    for name in names:
-        _move(cursor, staging, name, schema)
+    for item in tables:
+        if item.table.key.kind is Kind.ROW:  # It has told rows apart until they were verified.
+            cursor.execute(
+                SQL("ALTER TABLE {} DROP COLUMN {}").format(
+                    Identifier(staging, item.table.name), Identifier(item.table.key.name)
+                )
+            )
+        _move(cursor, staging, item.table.name, schema)
     cursor.execute(SQL("DROP SCHEMA {}").format(Identifier(staging)))
     for item in tables:
-        _require_fresh_ids(cursor, schema, item)
+        if item.table.key.kind is Kind.KEY:
+            _require_fresh_ids(cursor, schema, item)
 
 
 def revert(

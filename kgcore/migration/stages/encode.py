@@ -11,13 +11,15 @@ import pyarrow.compute as pc
 from pgpq import encoders, schema
 
 from kgcore.model import Column, Kind, Table
-from kgcore.schema.arrow import arrow_field, arrow_schema, read_type
+from kgcore.schema.arrow import CAREFUL_ONLY, arrow_field, arrow_schema, read_type
 from kgcore.schema.postgres import LONGEST_KEY
 
 _UTC = pa.timestamp("us", "UTC")
 _NAIVE = pa.timestamp("us")
 _ZONE = r"[T ].*(Z|[+-]\d\d(:?\d\d)?)$"
 # Years 0001 to 9999. Arrow reads "0000-01-01" as well; what that means is for the careful lane.
+_BITS = pa.array([0, 1], pa.int64())
+_ISO_DAY = r"^\d{4}-\d\d-\d\d$"
 _FIRST = pa.scalar(-62_135_596_800_000_000, pa.int64())
 _LAST = pa.scalar(253_402_300_799_999_999, pa.int64())
 
@@ -54,12 +56,18 @@ def _encoder(column: Column) -> object:
 
 
 def _cast(column: Column, values: pa.Array) -> pa.Array:
+    if column.kind in CAREFUL_ONLY:
+        raise UnsuitedError(f"{column.name} is {column.kind}")
     expected = read_type(column)
     if values.null_count == len(values):
         # ADBC types a column without values as int64.
         return pa.nulls(len(values), arrow_field(column).type)
     if values.type != expected:
         raise UnsuitedError(f"{column.name} holds {values.type} where {expected} belongs")
+    if column.kind is Kind.BOOLEAN:
+        return _booleans(column, values)
+    if column.kind is Kind.DATE:
+        return _days(column, values)
     if column.kind is not Kind.TIMESTAMP:
         return values
     instants = _instants(column, values)
@@ -67,6 +75,23 @@ def _cast(column: Column, values: pa.Array) -> pa.Array:
     if pc.min(micros).as_py() < _FIRST.as_py() or pc.max(micros).as_py() > _LAST.as_py():
         raise UnsuitedError(f"{column.name} holds a year outside 0001 to 9999")
     return instants
+
+
+def _booleans(column: Column, values: pa.Array) -> pa.Array:
+    if not pc.all(pc.is_in(values.drop_null(), _BITS)).as_py():
+        raise UnsuitedError(f"{column.name} holds more than 0 and 1")
+    return pc.cast(values, pa.bool_())
+
+
+def _days(column: Column, values: pa.Array) -> pa.Array:
+    if not pc.all(pc.match_substring_regex(values, _ISO_DAY)).as_py():
+        raise UnsuitedError(f"{column.name} holds what is no ISO 8601 date")
+    if pc.any(pc.starts_with(values, "0000")).as_py():
+        raise UnsuitedError(f"{column.name} holds a year 0")
+    try:
+        return pc.cast(values, pa.date32())
+    except pa.ArrowInvalid as error:
+        raise UnsuitedError(f"{column.name}: {error}") from None
 
 
 def _instants(column: Column, values: pa.Array) -> pa.Array:

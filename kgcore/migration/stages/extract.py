@@ -88,7 +88,7 @@ def read_rows(
         connection.text_factory = bytes
     try:
         while True:
-            part = Chunk(chunk.table, lower, chunk.upper, BATCH_ROWS)
+            part = _part(planned, chunk, lower)
             batch = _fetch(connection, f"{_select(planned, part)} LIMIT {BATCH_ROWS}")
             if batch:
                 yield batch
@@ -107,40 +107,74 @@ def read_raw(path: Path, planned: PlannedTable, ids: Sequence[int]) -> Iterator[
     try:
         connection.text_factory = _RawText
         names = planned.table.column_names
-        source = _columns(planned)
-        key = quoted(planned.table.key.name)
-        for start in range(0, len(ids), 500):
-            some = ids[start : start + 500]
-            marks = ", ".join("?" * len(some))
-            rows = connection.execute(
-                f"SELECT {source} FROM {quoted(planned.table.name)} WHERE {key} IN ({marks})"
-                f" ORDER BY {key}",
-                some,
-            )
-            for row in rows:
+        for query in _queries_of(planned, ids):
+            for row in connection.execute(query):
                 storage, values = zip(*map(_raw, row), strict=True)
                 yield RawRow(row[0], names, storage, values)
     finally:
         connection.close()
 
 
+def _part(planned: PlannedTable, chunk: Chunk, lower: int) -> Chunk:
+    """Return where the next batch is looked for; places, unlike ids, have no gaps."""
+    upper = chunk.upper
+    if planned.source.order:
+        upper = lower + BATCH_ROWS if upper is None else min(lower + BATCH_ROWS, upper)
+    return Chunk(chunk.table, lower, upper, BATCH_ROWS)
+
+
+def _queries_of(planned: PlannedTable, ids: Sequence[int]) -> Iterator[str]:
+    if planned.source.order:
+        for row_id in ids:
+            yield _select(planned, Chunk(planned.table.name, row_id, row_id + 1, 1))
+        return
+    key = planned.source.reads[0]
+    for start in range(0, len(ids), 500):
+        # In the text, as the bounds of a chunk: they are integers of SQLite itself.
+        listed = ", ".join(_integer(row_id) for row_id in ids[start : start + 500])
+        yield f"{_selection(planned)} WHERE {key} IN ({listed}) ORDER BY 1"
+
+
 def _select(planned: PlannedTable, chunk: Chunk) -> str:
     """The bounds stand in the text: they are integers, and ADBC binds through Arrow."""
-    key = quoted(planned.table.key.name)
-    end = "" if chunk.upper is None else f" AND {key} < {chunk.upper:d}"
-    # -9223372036854775808 as a literal would be the negation of an out-of-range number: a double.
-    start = f"{key} >= {chunk.lower:d}" if chunk.lower > -(2**63) else f"{key} IS NOT NULL"
+    if planned.source.order:
+        return _select_by_place(planned, chunk)
+    key = planned.source.reads[0]
+    end = "" if chunk.upper is None else f" AND {key} < {_integer(chunk.upper)}"
+    start = f"{key} >= {_integer(chunk.lower)}"
+    return f"{_selection(planned)} WHERE {start}{end} ORDER BY 1"
+
+
+def _select_by_place(planned: PlannedTable, chunk: Chunk) -> str:
+    """Rows without an id: count from the nearest place before them whose key is known."""
+    origin = planned.source
+    place, key = max((seek for seek in origin.seeks if seek[0] <= chunk.lower), default=(0, ""))
+    keys = ", ".join(origin.order)
+    where = f" WHERE ({keys}) >= ({key})" if key else ""
+    rows = -1 if chunk.upper is None else chunk.upper - chunk.lower
+    columns = ", ".join(_named_reads(planned)[1:])
     return (
-        f"SELECT {_columns(planned)} FROM {quoted(planned.table.name)}"
-        f" WHERE {start}{end} ORDER BY {key}"
+        f"SELECT {chunk.lower - 1:d} + row_number() OVER (ORDER BY {keys}) AS"
+        f" {quoted(planned.table.key.name)}, {columns} FROM (SELECT * FROM"
+        f" {quoted(origin.table)}{where} ORDER BY {keys} LIMIT {rows:d}"
+        f" OFFSET {chunk.lower - place:d}) ORDER BY 1"
     )
 
 
-def _columns(planned: PlannedTable) -> str:
-    return ", ".join(
-        f"NULL AS {quoted(name)}" if name in planned.absent else quoted(name)
-        for name in planned.table.column_names
-    )
+def _integer(value: int) -> str:
+    # -9223372036854775808 as a literal would be the negation of an out-of-range number: a double.
+    return f"{value:d}" if value > -(2**63) else "(-9223372036854775807 - 1)"
+
+
+def _selection(planned: PlannedTable) -> str:
+    return f"SELECT {', '.join(_named_reads(planned))} FROM {quoted(planned.source.table)}"
+
+
+def _named_reads(planned: PlannedTable) -> list[str]:
+    return [
+        f"{read} AS {quoted(name)}"
+        for read, name in zip(planned.source.reads, planned.table.column_names, strict=True)
+    ]
 
 
 def _fetch(connection: sqlite3.Connection, query: str) -> list[Row]:

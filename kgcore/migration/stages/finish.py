@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
-from psycopg2.sql import SQL, Identifier, Literal
+from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from kgcore.migration.model import PlannedTable, Refusal
-from kgcore.model import ForeignKey, Index, Table
+from kgcore.model import Check, ForeignKey, Index, Kind, Table
 from kgcore.schema import postgres as ddl
 
 #: Takes the rows out of the run's way: records them as rejects. The stage deletes them itself.
@@ -42,17 +42,12 @@ def drop_staging(cursor: Cursor, schema: str) -> None:
     cursor.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(schema)))
 
 
-def indexes(table: Table) -> tuple[Index, ...]:
-    """Return all indexes of a table, the primary key's first."""
-    return (ddl.primary_key(table), *table.indexes)
-
-
 def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: SetAside) -> int:
     """Build one index; return how many rows were set aside.
 
     For a unique one those are all but the first of the rows with equal values.
     """
-    index = next(index for index in indexes(table) if index.name == name)
+    index = next(index for index in ddl.all_indexes(table) if index.name == name)
     cursor.execute(_BUILD_MEMORY)
     statement = ddl.create_index(schema, table, index)
     cursor.execute("SAVEPOINT kg_index")
@@ -67,48 +62,93 @@ def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: Set
 
 
 def add_keys(cursor: Cursor, schema: str, planned: PlannedTable, aside: SetAside) -> int:
-    """Attach keys, add and validate foreign keys, set the sequence, gather statistics.
+    """Attach keys, add and validate checks and foreign keys, set the sequence, gather statistics.
 
-    Rows that refer to a row that does not exist are set aside; returns how many.
+    Rows that break a check, or refer to a row that does not exist, are set aside; returns how many.
     """
     table = planned.table
-    unique = [index for index in indexes(table) if index.unique]
-    for index in unique:
-        cursor.execute(ddl.attach_constraint(schema, table, index))
-    removed = sum(_add_foreign_key(cursor, schema, table, key, aside) for key in table.foreign_keys)
-    _set_sequence(cursor, schema, planned)
+    _lock(cursor, schema, table)
+    for index in ddl.all_indexes(table):
+        if index.is_constraint:
+            cursor.execute(ddl.attach_constraint(schema, table, index))
+    removed = sum(_add_check(cursor, schema, table, check, aside) for check in table.checks)
+    removed += sum(
+        _add_foreign_key(cursor, schema, table, key, aside) for key in table.foreign_keys
+    )
+    if table.key.kind is Kind.KEY:
+        _set_sequence(cursor, schema, planned)
     cursor.execute(SQL("ANALYZE {}").format(Identifier(schema, table.name)))
     return removed
+
+
+def _lock(cursor: Cursor, schema: str, table: Table) -> None:
+    """Take the locks of all that follows in one order: tables may refer to each other."""
+    for name in sorted({table.name, *(key.table for key in table.foreign_keys)}):
+        mode = "ACCESS EXCLUSIVE" if name == table.name else "SHARE ROW EXCLUSIVE"
+        cursor.execute(SQL(f"LOCK TABLE {{}} IN {mode} MODE").format(Identifier(schema, name)))
+
+
+def _add_check(cursor: Cursor, schema: str, table: Table, check: Check, aside: SetAside) -> int:
+    cursor.execute(ddl.add_check(schema, table, check))
+    cursor.execute("SAVEPOINT kg_check")
+    try:
+        cursor.execute(ddl.validate(schema, table, check))
+    except errors.CheckViolation:
+        cursor.execute("ROLLBACK TO SAVEPOINT kg_check")
+        removed = _remove(cursor, schema, table, _breaches(cursor, schema, table, check), aside)
+        cursor.execute(ddl.validate(schema, table, check))
+        return removed
+    return 0
 
 
 def _add_foreign_key(
     cursor: Cursor, schema: str, table: Table, key: ForeignKey, aside: SetAside
 ) -> int:
-    cursor.execute(ddl.add_foreign_key(schema, table, key))
-    cursor.execute("SAVEPOINT kg_key")
-    try:
-        cursor.execute(ddl.validate_foreign_key(schema, table, key))
-    except errors.ForeignKeyViolation:
-        cursor.execute("ROLLBACK TO SAVEPOINT kg_key")
-        removed = _remove(cursor, schema, table, _orphans(cursor, schema, table, key), aside)
-        # DELETE leaves trigger events behind, and a table with those can't be altered.
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        cursor.execute(ddl.validate_foreign_key(schema, table, key))
-        return removed
-    return 0
+    removed = 0
+    while True:
+        cursor.execute("SAVEPOINT kg_key")
+        cursor.execute(ddl.add_foreign_key(schema, table, key))
+        try:
+            cursor.execute(ddl.validate(schema, table, key))
+        except errors.ForeignKeyViolation:
+            # Without the constraint, whose ON DELETE would take rows away unsaid. A table that
+            # refers to itself may have new orphans then.
+            cursor.execute("ROLLBACK TO SAVEPOINT kg_key")
+            removed += _remove(cursor, schema, table, _orphans(cursor, schema, table, key), aside)
+            # DELETE leaves trigger events behind, and a table with those can't be altered.
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        else:
+            return removed
+
+
+def _breaches(cursor: Cursor, schema: str, table: Table, check: Check) -> list[Refusal]:
+    cursor.execute(
+        SQL("SELECT {} FROM {} WHERE NOT ({}) ORDER BY 1").format(
+            Identifier(table.key.name), Identifier(schema, table.name), SQL(check.expression)
+        )
+    )
+    reason = f"it breaks the check {check.name}"
+    return [Refusal(row_id, None, reason, "23514") for (row_id,) in cursor.fetchall()]
 
 
 def _duplicates(cursor: Cursor, schema: str, table: Table, index: Index) -> list[Refusal]:
-    columns = SQL(", ").join(map(Identifier, index.columns))
+    # A direction belongs to the index alone.
+    keys = [SQL(key.removesuffix(" DESC")) for key in index.keys] or ddl.index_keys(index)
+    # NULLs are never the same.
+    present: list[Composable] = [SQL("({}) IS NOT NULL").format(key) for key in keys]
+    if index.where is not None:
+        present.append(SQL(f"({index.where})"))
     cursor.execute(
         SQL(
             "SELECT id, first FROM (SELECT {key} AS id, first_value({key}) OVER same AS first"
-            " FROM {table} WINDOW same AS (PARTITION BY {columns} ORDER BY {key})) AS ranked"
+            " FROM {table} WHERE {present}"
+            " WINDOW same AS (PARTITION BY {columns} ORDER BY {key})) AS ranked"
             " WHERE id <> first ORDER BY id"
         ).format(
             key=Identifier(table.key.name),
             table=Identifier(schema, table.name),
-            columns=columns,
+            columns=SQL(", ").join(keys),
+            present=SQL(" AND ").join(present),
         )
     )
     named = ", ".join(index.columns)
@@ -120,21 +160,36 @@ def _duplicates(cursor: Cursor, schema: str, table: Table, index: Index) -> list
 
 
 def _orphans(cursor: Cursor, schema: str, table: Table, key: ForeignKey) -> list[Refusal]:
+    pairs = list(zip(key.columns, key.parents, strict=True))
     cursor.execute(
         SQL(
-            "SELECT child.{key}, child.{column} FROM {table} AS child"
-            " WHERE child.{column} IS NOT NULL AND NOT EXISTS"
-            " (SELECT 1 FROM {parent} AS parent WHERE parent.id = child.{column}) ORDER BY 1"
+            "SELECT child.{key}, {columns} FROM {table} AS child"
+            " WHERE {present} AND NOT EXISTS"
+            " (SELECT 1 FROM {parent} AS parent WHERE {same}) ORDER BY 1"
         ).format(
             key=Identifier(table.key.name),
-            column=Identifier(key.column),
+            columns=SQL(", ").join(SQL("child.{}").format(Identifier(c)) for c in key.columns),
+            present=SQL(" AND ").join(
+                SQL("child.{} IS NOT NULL").format(Identifier(c)) for c in key.columns
+            ),
+            same=SQL(" AND ").join(
+                SQL("parent.{} = child.{}").format(Identifier(parent), Identifier(child))
+                for child, parent in pairs
+            ),
             table=Identifier(schema, table.name),
             parent=Identifier(schema, key.table),
         )
     )
+    column = key.columns[0] if len(key.columns) == 1 else None
+    named = ", ".join(key.parents)
     return [
-        Refusal(row_id, key.column, f"no row with id {parent} in {key.table}", "23503")
-        for row_id, parent in cursor.fetchall()
+        Refusal(
+            row_id,
+            column,
+            f"no row with {named} {', '.join(map(str, parent))} in {key.table}",
+            "23503",
+        )
+        for row_id, *parent in cursor.fetchall()
     ]
 
 

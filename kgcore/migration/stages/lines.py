@@ -73,6 +73,8 @@ def _one(cell: Any) -> bytes:
 
 _COLUMNS: dict[Kind, Callable[[Sequence[Any]], list[bytes]]] = {
     Kind.KEY: _numbers,
+    Kind.ROW: _numbers,
+    Kind.NUMERIC: _numbers,
     Kind.INTEGER: _numbers,
     Kind.REAL: _numbers,
     Kind.BLOB: _blobs,

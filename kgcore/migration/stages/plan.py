@@ -1,86 +1,144 @@
 """Plan: what is in the source, as which tables it arrives, and in which chunks.
 
 Chunks hold about equal numbers of rows. Their bounds are found by walking the id index, because
-ids are sparse; together they cover every id exactly once.
+ids are sparse; together they cover every id exactly once. Rows without an id (WITHOUT ROWID) are
+counted in the order of their key instead, and the keys at the bounds are kept to go there at once.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from kgcore.errors import SourceError
-from kgcore.migration.model import MIN_ID, Chunk, Options, PlannedTable
-from kgcore.model import Column, Kind, Table
+from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable
+from kgcore.model import Kind, NotCarriedOver, Table
 from kgcore.schema import TABLES, quoted
+from kgcore.schema.translate.choice import choose, is_left_out
+from kgcore.schema.translate.inspect import read_schema
+from kgcore.schema.translate.source import SourceSchema, SourceTable
+from kgcore.schema.translate.tables import Draft, Seen, promises
+from kgcore.schema.translate.translation import translate
+from kgcore.schema.translate.values import look, unreadable
 
 #: A chunk is held in memory about three times (Arrow, COPY, driver). 16 MiB of rows keeps a worker
 #: far below 300 MB whatever the file's size.
 _CHUNK_BYTES = 16 * 2**20
 
-_AFFINITIES = (
-    (Kind.INTEGER, ("INT",)),
-    (Kind.TEXT, ("CHAR", "CLOB", "TEXT")),
-    (Kind.BLOB, ("BLOB",)),
-    (Kind.REAL, ("REAL", "FLOA", "DOUB")),
-)
-_BY_STORAGE = {
-    frozenset({"integer"}): Kind.INTEGER,
-    frozenset({"real"}): Kind.REAL,
-    frozenset({"integer", "real"}): Kind.REAL,
-    frozenset({"blob"}): Kind.BLOB,
-}
-
-#: PostgreSQL cuts longer names off, in silence.
-_NAME_BYTES = 63
+_GRAPH = {table.name: table for table in TABLES}
 
 
-def plan(connection: sqlite3.Connection, size: int, options: Options) -> tuple[PlannedTable, ...]:
-    """Return the tables of the source snapshot with their chunks.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The tables with their chunks, and what of the file's schema is not carried over."""
+
+    tables: tuple[PlannedTable, ...]
+    not_carried_over: tuple[NotCarriedOver, ...] = ()
+
+
+def plan(connection: sqlite3.Connection, size: int, options: Options) -> Plan:
+    """Return what the source snapshot becomes.
 
     ``size`` is the file's length in bytes; it bounds the rows of a chunk. Raises
     :class:`SourceError` where the file is not a knowledge graph, or holds what can't be carried
-    over and was not excluded.
+    over and was not excluded; :class:`SettingsError` where ``only`` or ``exclude`` names no table.
     """
-    found = _tables(connection)
-    described = [_described(connection, table, found, options) for table in TABLES]
-    known = {table.name for table in TABLES}
-    extra = [
-        _extra(connection, name)
-        for name in found
-        if name.lower() not in known and name not in options.exclude
+    schema = read_schema(connection)
+    _refuse_impostors(schema)
+    chosen = choose(schema.tables, options.only, options.exclude)
+    seen = {table.name: _look(connection, table) for table in chosen}
+    translation = translate(schema, chosen, seen, options.names, _GRAPH)
+    drafts = {draft.table.name: draft for draft in translation.drafts}
+    described = [
+        _described(table, drafts.pop(table.name, None), options)
+        for table in TABLES
+        if table.name in drafts or not is_left_out(table.name, options.only, options.exclude)
     ]
-    counted = [(*pair, _count(connection, pair[0])) for pair in [*described, *extra]]
+    extra = [_origin(draft, draft.table.column_names) for draft in drafts.values()]
+    counted = [(*pair, _count(connection, pair[1])) for pair in [*described, *extra]]
     total = sum(rows for _, _, rows in counted)
     chunk_rows = _bounded(options, size, total)
-    return tuple(
-        PlannedTable(
-            table,
-            rows,
-            _last_key(connection, table, rows),
-            tuple(chunks(connection, table, rows, chunk_rows)),
-            absent,
-        )
-        for table, absent, rows in counted
+    return Plan(
+        tuple(_planned(connection, *item, chunk_rows) for item in counted),
+        translation.not_carried_over,
     )
 
 
 def chunks(
-    connection: sqlite3.Connection, table: Table, rows: int, chunk_rows: int
+    connection: sqlite3.Connection, origin: Origin, rows: int, chunk_rows: int
 ) -> Iterator[Chunk]:
     """Yield half-open id ranges of at most ``chunk_rows`` rows that cover all ids exactly once."""
     if rows == 0:
         return
     number = -(-rows // chunk_rows)
     share, longer = divmod(rows, number)
-    key, name = quoted(table.key.name), quoted(table.name)
+    key, name = origin.reads[0], quoted(origin.table)
     following = f"SELECT {key} FROM {name} WHERE {key} >= ? ORDER BY {key} LIMIT 1 OFFSET ?"
-    lower = MIN_ID
+    lower = 0 if origin.order else MIN_ID
     for position in range(number):
         count = share + (position < longer)
-        last = position == number - 1
-        upper = None if last else connection.execute(following, (lower, count)).fetchone()[0]
-        yield Chunk(table.name, lower, upper, count)
+        upper: int | None = None
+        if position < number - 1:
+            upper = (
+                lower + count
+                if origin.order
+                else connection.execute(following, (lower, count)).fetchone()[0]
+            )
+        yield Chunk(origin.table, lower, upper, count)
         if upper is not None:
             lower = upper
+
+
+def _planned(
+    connection: sqlite3.Connection, table: Table, origin: Origin, rows: int, chunk_rows: int
+) -> PlannedTable:
+    try:
+        found = tuple(
+            replace(chunk, table=table.name)
+            for chunk in chunks(connection, origin, rows, chunk_rows)
+        )
+        if origin.order:
+            places = [chunk.lower for chunk in found[1:]]
+            origin = replace(origin, seeks=tuple(_seeks(connection, origin, places)))
+    except sqlite3.OperationalError as error:  # A collation that only the application has.
+        raise SourceError(
+            f"table {origin.table} can't be read in order: {error}",
+            f"leave it behind knowingly with --exclude {origin.table}",
+        ) from None
+    last_key = _last_key(connection, origin, rows) if table.key.kind is Kind.KEY else 0
+    return PlannedTable(table, rows, last_key, found, origin)
+
+
+def _seeks(
+    connection: sqlite3.Connection, origin: Origin, places: Sequence[int]
+) -> Iterator[tuple[int, str]]:
+    """Yield for each place the key of its row, in literals that SQLite reads as the same key."""
+    if any(part.endswith(" DESC") for part in origin.order):
+        return
+    asked = ", ".join(f"typeof({part}), CAST({part} AS BLOB)" for part in origin.order)
+    keys, name = ", ".join(origin.order), quoted(origin.table)
+    before, start = 0, ""
+    for place in places:
+        row = connection.execute(
+            f"SELECT {asked} FROM {name}{start} ORDER BY {keys} LIMIT 1 OFFSET {place - before}"
+        ).fetchone()
+        literals = [_key_literal(*row[at : at + 2]) for at in range(0, len(row), 2)]
+        if None in literals:
+            continue
+        key = ", ".join(filter(None, literals))
+        yield place, key
+        before, start = place, f" WHERE ({keys}) >= ({key})"
+
+
+def _key_literal(storage: str, raw: bytes) -> str | None:
+    """Return a key's value as a literal; None for a REAL, whose digits SQLite may round."""
+    match storage:
+        case "integer" if raw != b"-9223372036854775808":  # Its digits alone would be a REAL.
+            return raw.decode()
+        case "blob":
+            return f"x'{raw.hex()}'"
+        case "text":  # The plus takes the affinity away that a CAST has.
+            return f"+CAST(x'{raw.hex()}' AS TEXT)"
+    return None
 
 
 def _bounded(options: Options, size: int, rows: int) -> int:
@@ -91,121 +149,87 @@ def _bounded(options: Options, size: int, rows: int) -> int:
     return max(1, min(asked, _CHUNK_BYTES * rows // max(size, 1))) if rows else asked
 
 
-def _tables(connection: sqlite3.Connection) -> tuple[str, ...]:
-    """Return the names of all ordinary tables; refuse views and virtual tables in their place."""
-    graph = {table.name for table in TABLES}
-    names = []
-    for kind, name, sql in connection.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view')"
-        " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
-    ):
-        virtual = (sql or "").lstrip().upper().startswith("CREATE VIRTUAL")
-        if kind == "table" and not virtual:
-            names.append(name)
-        elif name.lower() in graph:
-            what = "view" if kind == "view" else "virtual table"
+def _refuse_impostors(schema: SourceSchema) -> None:
+    """Refuse views and virtual tables in the place of the graph's tables."""
+    for item in schema.others:
+        if item.kind != "trigger" and item.name.lower() in _GRAPH:
             raise SourceError(
-                f"{name} is a {what} in this file, not a table",
-                f"make a table of it: CREATE TABLE new AS SELECT * FROM {name}, then rename",
+                f"{item.name} is a {item.kind} in this file, not a table",
+                f"make a table of it: CREATE TABLE new AS SELECT * FROM {item.name}, then rename",
             )
-    return tuple(names)
 
 
-def _described(
-    connection: sqlite3.Connection, table: Table, found: tuple[str, ...], options: Options
-) -> tuple[Table, tuple[str, ...]]:
-    """Return the table with the file's own extra columns, and the columns the file lacks."""
-    if table.name not in {name.lower() for name in found}:
+def _look(connection: sqlite3.Connection, table: SourceTable) -> Seen:
+    """Look at the values of the columns that the graph doesn't know."""
+    described = _GRAPH.get(table.name.lower())
+    known = set(described.column_names) if described else set()
+    broken = unreadable(connection, table)
+    asked = {
+        name: promise
+        for name, promise in promises(table).items()
+        if name.lower() not in known and name not in broken
+    }
+    return Seen(look(connection, table, asked) if asked else {}, broken)
+
+
+def _described(table: Table, draft: Draft | None, options: Options) -> tuple[Table, Origin]:
+    """Return a table of the graph with the file's own extra columns, and where it is."""
+    if draft is None:
         if options.allow_missing:
-            return table, table.column_names
+            return table, Origin("", ("NULL",) * len(table.columns))
         raise SourceError(
             f"the file has no table {table.name}",
-            "if that is right, --allow-missing treats missing tables and columns as empty",
+            "if that is right, --allow-missing treats missing tables and columns as empty;"
+            " to migrate a file that is no graph: --only '*'",
         )
-    declared = _declared(connection, table.name)
-    absent = tuple(name for name in table.column_names if name not in declared)
-    needed = [c.name for c in table.columns if c.name in absent and not c.nullable]
+    absent = [column for column in table.columns if column.name not in draft.reads]
+    needed = [column for column in absent if not column.nullable]
     if needed or (absent and not options.allow_missing):
         raise SourceError(
-            f"table {table.name} has no column {(needed or absent)[0]}",
+            f"table {table.name} has no column {(needed or absent)[0].name}",
             "add it with ALTER TABLE"
             + ("" if needed else ", or let it arrive as NULL with --allow-missing"),
         )
-    extra = tuple(
-        _column(connection, table.name, name, kind)
-        for name, kind in declared.items()
-        if name not in table.column_names
+    return _origin(draft, draft.table.column_names)
+
+
+def _origin(draft: Draft, names: Sequence[str]) -> tuple[Table, Origin]:
+    source = draft.source
+    key, *rest = names
+    reads = (
+        draft.reads.get(key, source.row_id or "NULL"),
+        *(draft.reads.get(n, "NULL") for n in rest),
     )
-    columns = (*table.columns, *extra)
-    return Table(table.name, columns, table.indexes, table.foreign_keys), absent
-
-
-def _extra(connection: sqlite3.Connection, name: str) -> tuple[Table, tuple[str, ...]]:
-    """Describe a table the graph doesn't know, by its declared types and what is in it."""
-    _checked(name)
-    info = connection.execute(f"PRAGMA table_info({quoted(name)})").fetchall()
-    keys = [row for row in info if row[5]]
-    if len(keys) != 1 or keys[0][2].upper() != "INTEGER":
-        raise SourceError(
-            f"table {name} has no INTEGER PRIMARY KEY, by which rows are told apart",
-            f"leave it behind knowingly with --exclude {name}",
+    order: tuple[str, ...] = ()
+    if source.row_id is None:
+        index = next((index for index in source.indexes if index.origin == "pk"), None)
+        falling = {term.name for term in index.terms if term.descending} if index else set()
+        order = tuple(
+            quoted(name) + (" DESC" if name in falling else "") for name in source.primary_key
         )
-    key = Column(_checked(keys[0][1]), Kind.KEY, nullable=False)
-    rest = [_column(connection, name, row[1], row[2]) for row in info if not row[5]]
-    return Table(name, (key, *rest)), ()
+    return draft.table, Origin(source.name, reads, order)
 
 
-def _declared(connection: sqlite3.Connection, table: str) -> dict[str, str]:
-    """Return the file's columns with their declared types; SQLite compares names without case."""
-    graph = {column for known in TABLES if known.name == table for column in known.column_names}
-    rows = connection.execute(f"PRAGMA table_info({quoted(table)})")
-    return {row[1].lower() if row[1].lower() in graph else row[1]: row[2] for row in rows}
-
-
-def _column(connection: sqlite3.Connection, table: str, name: str, declared: str) -> Column:
-    """Derive a kind from SQLite's affinity rules, or, where those say nothing, from the values.
-
-    See https://www.sqlite.org/datatype3.html, 3.1.
-    """
-    _checked(name)
-    upper = declared.upper()
-    for kind, parts in _AFFINITIES:
-        if any(part in upper for part in parts):
-            return Column(name, kind)
-    values = connection.execute(f"SELECT DISTINCT typeof({quoted(name)}) FROM {quoted(table)}")
-    storage = frozenset(row[0] for row in values) - {"null"}
-    return Column(name, _BY_STORAGE.get(storage, Kind.TEXT))
-
-
-def _checked(name: str) -> str:
-    if len(name.encode()) > _NAME_BYTES or "\0" in name or not name:
-        raise SourceError(
-            f"the name {name!r} doesn't fit PostgreSQL's {_NAME_BYTES} bytes",
-            "rename it in a copy of the file first, with ALTER TABLE … RENAME",
-        )
-    return name
-
-
-def _count(connection: sqlite3.Connection, table: Table) -> int:
-    try:
-        (rows,) = connection.execute(f"SELECT count(*) FROM {quoted(table.name)}").fetchone()
-    except sqlite3.OperationalError:  # A missing table that was allowed to be missing.
+def _count(connection: sqlite3.Connection, origin: Origin) -> int:
+    if not origin.table:  # A missing table that was allowed to be missing.
         return 0
+    (rows,) = connection.execute(f"SELECT count(*) FROM {quoted(origin.table)}").fetchone()
     return int(rows)
 
 
-def _last_key(connection: sqlite3.Connection, table: Table, rows: int) -> int:
+def _last_key(connection: sqlite3.Connection, origin: Origin, rows: int) -> int:
     """Return the highest id ever given out, from the rows and from AUTOINCREMENT's own memory."""
     highest = 0
     if rows:
-        key = quoted(table.key.name)
-        highest = connection.execute(f"SELECT max({key}) FROM {quoted(table.name)}").fetchone()[0]
+        highest = connection.execute(
+            f"SELECT max({origin.reads[0]}) FROM {quoted(origin.table)}"
+        ).fetchone()[0]
     memory = connection.execute(
         "SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_sequence'"
     ).fetchone()[0]
     if memory:
         row = connection.execute(
-            "SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name = ?", (table.name,)
+            "SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name = ?", (origin.table,)
         ).fetchone()
         highest = max(highest, row[0] or 0)
     return int(highest)

@@ -1,7 +1,7 @@
 """Report: what a run did, as the one object that ``--json`` prints and people are shown."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kgcore.migration.ledger.totals import TableTotals
@@ -74,5 +74,6 @@ class Report:
             "rows_per_second": round(self.rows_per_second, 1),
             "chunks": self.chunks,
             "workers": self.workers,
+            "not_carried_over": [asdict(note) for note in self.run.not_carried_over],
             "errors": list(self.errors),
         }

@@ -1,0 +1,36 @@
+"""Literals and names in PostgreSQL's SQL. Everything that is re-rendered is spelled here."""
+
+#: Folds ASCII letters alone, as SQLite's NOCASE, lower() and LIKE do.
+C = ' COLLATE "C"'
+
+
+def name(identifier: str) -> str:
+    """Quote an identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """Quote a text, whatever ``standard_conforming_strings`` says on the server.
+
+    Raises :class:`ValueError` for one with a NUL character, or one that is no Unicode.
+    """
+    value.encode()
+    if "\0" in value:
+        raise ValueError("a text with a NUL character")
+    quoted = value.replace("'", "''")
+    return "E'" + quoted.replace("\\", "\\\\") + "'" if "\\" in value else f"'{quoted}'"
+
+
+def real(value: float) -> str:
+    """Return a double, exactly."""
+    return f"'{value!r}'::double precision"
+
+
+def nocase(value: str) -> str:
+    """Return what compares as ``value`` does under SQLite's NOCASE."""
+    return f"lower({value}{C})"
+
+
+def fold_ascii(value: str) -> str:
+    """Lower the ASCII letters of a literal, and no others."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in value)

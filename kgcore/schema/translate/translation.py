@@ -1,0 +1,76 @@
+"""A whole schema: each table with its indexes and keys, and what is not carried over."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kgcore.errors import SourceError
+from kgcore.model import NotCarriedOver, Table
+from kgcore.schema.postgres import all_indexes
+from kgcore.schema.translate.indexes import with_indexes
+from kgcore.schema.translate.keys import with_foreign_keys
+from kgcore.schema.translate.names import Names, Relations, folded
+from kgcore.schema.translate.source import SourceSchema, SourceTable
+from kgcore.schema.translate.tables import Draft, Seen, draft
+
+_WHY_NOT = {
+    "view": "a view's query is not translated: create it again once the tables are live",
+    "trigger": "a trigger's statements are not translated",
+    "virtual table": "what it holds is made and read by an extension of SQLite",
+    "shadow table": "it belongs to a virtual table, which is not carried over",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The tables in the order of the file, and what is not carried over."""
+
+    drafts: tuple[Draft, ...]
+    not_carried_over: tuple[NotCarriedOver, ...]
+
+
+def translate(
+    schema: SourceSchema,
+    chosen: Sequence[SourceTable],
+    seen: Mapping[str, Seen],
+    names: Names,
+    described: Mapping[str, Table],
+) -> Translation:
+    """Translate the chosen tables; ``seen`` is by name, ``described`` by name in lower case.
+
+    Raises :class:`SourceError` for names that PostgreSQL can't have, or that collide.
+    """
+    extra = [table.name for table in chosen if table.name.lower() not in described]
+    targets = folded(extra, names, "tables")
+    for name, target in targets.items():
+        if target in described:
+            raise SourceError(
+                f"the table {name!r} would become {target!r}, which is one of the graph's",
+                "take --names keep, or rename it in a copy of the file: ALTER TABLE … RENAME",
+            )
+    targets |= {t.name: t.name.lower() for t in chosen if t.name.lower() in described}
+    drafts = [
+        draft(
+            table, targets[table.name], seen[table.name], names, described.get(table.name.lower())
+        )
+        for table in chosen
+    ]
+    taken = [*targets.values(), *described]
+    taken += [index.name for table in described.values() for index in all_indexes(table)]
+    # The index behind an integer key has the name that PostgreSQL itself would give it.
+    taken += [index.name for made in drafts for index in all_indexes(made.table)]
+    relations = Relations(taken)
+    indexed = [with_indexes(made, relations) for made in drafts]
+    by_name = {made.source.name.lower(): made for made in indexed}
+    finished = tuple(with_foreign_keys(made, by_name) for made in indexed)
+    here = {made.source.name.lower(): made.table.name for made in drafts}
+    others = tuple(
+        NotCarriedOver(
+            here[item.table.lower()] if item.table else None,
+            f"{item.kind} {item.name}",
+            item.sql,
+            _WHY_NOT[item.kind],
+        )
+        for item in schema.others
+        if item.table is None or item.table.lower() in here
+    )
+    return Translation(finished, tuple(note for made in finished for note in made.notes) + others)

@@ -1,0 +1,138 @@
+"""Types: from what a column was declared as, SQLite's affinity, and what its values really are.
+
+SQLite stores what it is given, so a declared type is a promise and not a fact. It becomes the
+column's kind if every value keeps the promise; where one doesn't, the values decide.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kgcore.model import Kind
+
+#: Texts that stand for true and false, in any case, beside 0 and 1.
+TRUE = ("t", "true", "y", "yes", "on", "1")
+FALSE = ("f", "false", "n", "no", "off", "0")
+
+# Names that say more than SQLite's affinity; the first part that occurs decides. The affinity's
+# own rules follow: https://www.sqlite.org/datatype3.html, 3.1.
+_NAMED = (
+    ("BOOL", Kind.BOOLEAN),
+    ("JSON", Kind.JSON),
+    ("DATETIME", Kind.TIMESTAMP),
+    ("TIMESTAMP", Kind.TIMESTAMP),
+)
+_AFFINITIES = (
+    ("INT", Kind.INTEGER),
+    ("CHAR", Kind.TEXT),
+    ("CLOB", Kind.TEXT),
+    ("TEXT", Kind.TEXT),
+    ("BLOB", Kind.BLOB),
+    ("BINARY", Kind.BLOB),
+    ("BYTEA", Kind.BLOB),
+    ("REAL", Kind.REAL),
+    ("FLOA", Kind.REAL),
+    ("DOUB", Kind.REAL),
+    ("NUMERIC", Kind.NUMERIC),
+    ("DECIMAL", Kind.NUMERIC),
+    ("NUMBER", Kind.NUMERIC),
+    ("MONEY", Kind.NUMERIC),
+)
+
+_BY_STORAGE: dict[frozenset[str], Kind] = {
+    frozenset({"integer"}): Kind.INTEGER,
+    frozenset({"real"}): Kind.REAL,
+    frozenset({"integer", "real"}): Kind.NUMERIC,
+    frozenset({"blob"}): Kind.BLOB,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a column holds: rows that break the declared promise, and one of them.
+
+    ``storage`` are its storage classes, told only where there is no promise or it is broken.
+    ``integers_fit`` says that all its integers are doubles, too. ``longest`` counts bytes,
+    ``nulls`` rows.
+    """
+
+    misfits: int = 0
+    example: int | None = None
+    storage: frozenset[str] = frozenset()
+    integers_fit: bool = True
+    longest: int = 0
+    nulls: int = 0
+
+
+def promised(declared: str) -> Kind | None:
+    """Return the kind that a declared type promises, or None where it says nothing."""
+    upper = declared.upper()
+    if upper.split("(")[0].strip() == "DATE":
+        return Kind.DATE
+    return next((kind for part, kind in (*_NAMED, *_AFFINITIES) if part in upper), None)
+
+
+def decide(promise: Kind | None, evidence: Evidence) -> tuple[Kind, str | None]:
+    """Return a column's kind, and why it is not the one that was promised, if it isn't."""
+    if promise is not None and evidence.misfits == 0:
+        return promise, None
+    kind = _of_values(evidence)
+    if promise is None or kind is promise:
+        return kind, None
+    where = "" if evidence.example is None else f" (one has the row id {evidence.example})"
+    rows = "1 value is" if evidence.misfits == 1 else f"{evidence.misfits:,} values are"
+    return kind, f"{rows} no {promise}{where}: the column arrives as {kind}"
+
+
+def _of_values(evidence: Evidence) -> Kind:
+    kind = _BY_STORAGE.get(evidence.storage, Kind.TEXT)
+    return Kind.REAL if kind is Kind.NUMERIC and evidence.integers_fit else kind
+
+
+def misfit(promise: Kind, column: str) -> str:
+    """Return a SQLite condition that is true of values which break the promise. NULL never does.
+
+    ``column`` is quoted. What is no misfit here is refused by no lane, but for JSON that SQLite
+    reads and JSONB can't hold.
+    """
+    storage = f"typeof({column})"
+    fits = _FITS[promise].format(c=column, storage=storage)
+    return f"{column} IS NOT NULL AND ({fits}) IS NOT TRUE"
+
+
+def _words() -> str:
+    return ", ".join(f"'{word}'" for word in (*TRUE, *FALSE))
+
+
+_DIGITS = "[0-9]"
+_DAY = f"{_DIGITS * 4}-{_DIGITS * 2}-{_DIGITS * 2}"
+# With something to add, date() returns another day for the 31st of a month that has none.
+_IS_DAY = (
+    f"{{storage}} = 'text' AND substr({{c}}, 1, 10) GLOB '{_DAY}'"
+    " AND date(substr({c}, 1, 10), '+0 days') = substr({c}, 1, 10) AND substr({c}, 1, 4) <> '0000'"
+)
+_TIME = f"[T ][0-2]{_DIGITS}:[0-5]{_DIGITS}"
+_REST = "substr({c}, 20)"  # What follows the seconds: a fraction, a zone, both or neither.
+_ZONES = f"[+-][01]{_DIGITS}:[0-5]{_DIGITS}"
+_FRACTIONS = tuple("." + _DIGITS * number for number in range(1, 7))
+_TAILS = " OR ".join(
+    f"{_REST} GLOB '{fraction}{zone}'"
+    for fraction in ("", *_FRACTIONS)
+    for zone in ("", "Z", _ZONES)
+)
+
+_FITS: Mapping[Kind, str] = {
+    Kind.INTEGER: "{storage} = 'integer'",
+    Kind.REAL: "{storage} = 'real' OR ({storage} = 'integer'"
+    " AND {c} BETWEEN -(1 << 53) AND 1 << 53)",
+    Kind.NUMERIC: "{storage} IN ('integer', 'real')",
+    Kind.TEXT: "{storage} = 'text'",
+    Kind.BLOB: "{storage} = 'blob'",
+    Kind.JSON: "{storage} = 'text' AND json_valid({c})",
+    Kind.BOOLEAN: "({storage} = 'integer' AND {c} IN (0, 1))"
+    f" OR ({{storage}} = 'text' AND lower({{c}}) IN ({_words()}))",
+    Kind.DATE: f"length({{c}}) = 10 AND {_IS_DAY}",
+    Kind.TIMESTAMP: f"{_IS_DAY} AND CASE length({{c}}) WHEN 10 THEN true"
+    f" WHEN 16 THEN substr({{c}}, 11) GLOB '{_TIME}' AND substr({{c}}, 12, 2) < '24'"
+    f" ELSE substr({{c}}, 11, 9) GLOB '{_TIME}:[0-5]{_DIGITS}' AND substr({{c}}, 12, 2) < '24'"
+    f" AND ({_TAILS}) END",
+}

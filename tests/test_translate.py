@@ -1,0 +1,424 @@
+"""Names, types, defaults and expressions of a SQLite schema, on both databases."""
+
+import re
+import sqlite3
+from typing import Any
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kgcore.errors import SourceError
+from kgcore.migration.stages import check
+from kgcore.model import Column, Kind, Table
+from kgcore.schema import quoted
+from kgcore.schema.translate import ddl, names
+from kgcore.schema.translate.defaults import default
+from kgcore.schema.translate.expressions import Scope, UntranslatableError, translate
+from kgcore.schema.translate.types import Evidence, decide, misfit, promised
+from tests.servers import Database
+
+COLUMNS = {
+    "a": Column("a", Kind.INTEGER),
+    "r": Column("r", Kind.REAL),
+    "t": Column("T t", Kind.TEXT),
+    "b": Column("b", Kind.BOOLEAN),
+    "j": Column("j", Kind.JSON),
+    "at": Column("at", Kind.TIMESTAMP),
+    "n": Column("n", Kind.TEXT),
+}
+SCOPE = Scope(COLUMNS, frozenset({"n"}))
+
+
+# Expressions.
+
+ROWS = [
+    (5, 2.5, "Grün 'x' \\ %", 1),
+    (-7, -0.0, "", 0),
+    (0, 1e300, "abc", None),
+    (None, None, None, 1),
+    (2**40, 0.1, "ABC", 0),
+]
+
+numbers = st.one_of(
+    st.sampled_from(["a", "r"]),
+    st.integers(-9, 9).map(str),
+    st.sampled_from(["0.5", "1e3", "-2.25"]),
+)
+texts = st.one_of(
+    st.just("t"),
+    st.sampled_from(["'abc'", "'it''s'", "'back\\slash'", "'%'", "''", "'{}'", "'é'"]),
+)
+
+
+def _grow(inner: Any) -> Any:
+    """Expressions of each kind out of smaller ones: a number, a text, a condition."""
+    number, text, truth = inner
+    more_numbers = st.one_of(
+        number,
+        st.builds("({} {} {})".format, number, st.sampled_from(["+", "-", "*", "/"]), number),
+        st.builds("abs({})".format, number),
+        st.builds("length({})".format, text),
+        st.builds("coalesce({}, {})".format, st.just("a"), st.integers(0, 5).map(str)),
+        st.builds("(a % {})".format, st.integers(-5, 5)),
+        st.builds("-({})".format, number),
+    )
+    more_texts = st.one_of(
+        text,
+        st.builds("{}({})".format, st.sampled_from(["lower", "upper", "trim", "ltrim"]), text),
+        st.builds("({} || {})".format, text, text),
+        st.builds("({} || {})".format, text, st.just("a")),
+        st.builds("substr({}, {}, {})".format, text, st.integers(1, 4), st.integers(0, 4)),
+        st.builds("CASE WHEN {} THEN {} ELSE {} END".format, truth, text, text),
+    )
+    more_truths = st.one_of(
+        truth,
+        st.builds(
+            "({} {} {})".format, number, st.sampled_from(["<", "<=", "=", "<>", "IS"]), number
+        ),
+        st.builds(
+            "({} {} {})".format, text, st.sampled_from(["<", ">=", "==", "!=", "IS NOT"]), text
+        ),
+        st.builds("({} {} ({}))".format, truth, st.sampled_from(["AND", "OR"]), truth),
+        st.builds("(NOT {})".format, truth),
+        st.builds("({} IN ({}, {}))".format, text, text, text),
+        st.builds("({} BETWEEN {} AND {})".format, number, number, number),
+        st.builds("(t LIKE {})".format, st.sampled_from(["'a%'", "'_B_'", "'%\\%'", "'É'"])),
+        st.builds("({} IS NULL)".format, st.one_of(number, text)),
+        st.builds("(b IN ({}))".format, st.sampled_from(["0", "1", "0, 1"])),
+    )
+    return more_numbers, more_texts, more_truths
+
+
+_LEVEL = (numbers, texts, st.sampled_from(["b", "(b = 1)", "(a > 0)", "a"]))
+for _ in range(3):
+    _LEVEL = _grow(_LEVEL)
+expressions = st.one_of(*_LEVEL)
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(expressions, min_size=1, max_size=5))
+def test_what_is_translated_gives_the_same_on_both_databases(
+    postgres: Database, found: list[str]
+) -> None:
+    sqlite = sqlite3.connect(":memory:")
+    sqlite.execute("CREATE TABLE x (a INTEGER, r REAL, t TEXT, b BOOLEAN)")
+    sqlite.executemany("INSERT INTO x VALUES (?, ?, ?, ?)", ROWS)
+    values = (
+        "(VALUES (%s::bigint, %s::double precision, %s::text, %s::bigint::int::boolean),"
+        " (%s, %s, %s, %s::int::boolean), (%s, %s, %s, %s::int::boolean),"
+        " (%s, %s, %s, %s::int::boolean), (%s, %s, %s, %s::int::boolean))"
+    )
+    cells = [cell for row in ROWS for cell in row]
+    for expression in found:
+        try:
+            rendered = translate(expression, SCOPE)
+        except UntranslatableError:
+            continue
+        mine = sqlite.execute(f"SELECT {expression} FROM x").fetchall()
+        query = rendered.sql.replace("%", "%%")
+        try:
+            theirs = postgres.rows(f'SELECT {query} FROM {values} AS x (a, r, "T t", b)', cells)
+        except psycopg2.errors.NumericValueOutOfRange:
+            continue  # SQLite goes over to REAL, or to infinity; PostgreSQL says so.
+        for (left,), (right,) in zip(mine, theirs, strict=True):
+            assert _same(left, right), f"{expression} -> {rendered.sql}: {left!r}, {right!r}"
+    sqlite.close()
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(right, bool):
+        return bool(left) is right
+    return bool(left == right) and isinstance(left, float) is isinstance(right, float)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "pg_sleep(10)",
+        "a); DROP TABLE victim; --",
+        "a; DROP TABLE victim",
+        "(SELECT count(*) FROM victim)",
+        "a IN (SELECT 1)",
+        "EXISTS (SELECT 1)",
+        "load_extension('x')",
+        "lo_import('/etc/passwd')",
+        "a FROM pg_authid",
+        "a::regclass",
+        "CAST(t AS regclass)",
+        "nosuch > 1",
+        '"nosuch" > 1',
+        "t = 5",  # SQLite compares it as text, PostgreSQL not at all.
+        "r > a",
+        "n = 'x'",  # NOCASE
+        "at > '2020-01-01'",
+        "a = b = 1",
+        "a & 1",
+        "t GLOB 'a*'",
+        "random()",
+        "strftime('%Y', at)",
+        "t COLLATE NOCASE = 'x'",
+        "'a' || 1 + 2",
+        "9223372036854775808",
+        "t = 'a\0b'",
+        "count(*)",
+        "sum(a) OVER ()",
+        "?1",
+        ":name",
+        "{{ a }}",
+        "(" * 400 + "a" + ")" * 400,
+        "",
+    ],
+)
+def test_all_else_is_refused(expression: str) -> None:
+    with pytest.raises(UntranslatableError):
+        translate(expression, SCOPE)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text(max_size=30) | st.lists(st.sampled_from([*"abrtj'\"();-/*%=<>|,.0123 \n"])).map("".join)
+)
+def test_no_text_makes_it_fail_otherwise(text: str) -> None:
+    try:
+        rendered = translate(text, SCOPE)
+    except UntranslatableError:
+        return
+    assert ";" not in re.sub(r"E?'(''|\\\\|[^'])*'", "", rendered.sql)
+
+
+# Types.
+
+texts_of_all_sorts = st.one_of(
+    st.text(max_size=12),
+    st.datetimes().map(str),
+    st.datetimes().map(lambda at: at.isoformat()),
+    st.dates().map(str),
+    st.from_regex(
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,7})?)?)?"
+        r"(Z|[+-][0-9]{2}:[0-9]{2})?",
+        fullmatch=True,
+    ),
+    st.sampled_from(["t", "TRUE", "yes", "No", "off", "2", "0000-01-01", "9999-12-31"]),
+)
+values = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-1, 2),
+    st.floats(allow_nan=False),
+    st.binary(max_size=5),
+    texts_of_all_sorts.filter(lambda text: "\0" not in text),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(values, st.sampled_from(sorted(set(Kind) - {Kind.KEY, Kind.ROW, Kind.JSON})))
+def test_a_value_that_keeps_the_promise_is_never_refused(value: Any, kind: Kind) -> None:
+    sqlite = sqlite3.connect(":memory:")
+    sqlite.execute("CREATE TABLE x (v)")
+    try:
+        sqlite.execute("INSERT INTO x VALUES (?)", (value,))
+    except UnicodeEncodeError:
+        return
+    (broken,) = sqlite.execute(f"SELECT {misfit(kind, quoted('v'))} FROM x").fetchone()
+    sqlite.close()
+    table = Table("t", (Column("id", Kind.KEY), Column("v", kind)))
+    if not broken:
+        assert check.check(table, [(1, value)]).refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind"),
+    [
+        ("INTEGER", Kind.INTEGER),
+        ("smallint unsigned", Kind.INTEGER),
+        ("BIGINT", Kind.INTEGER),
+        ("bool", Kind.BOOLEAN),
+        ("BOOLEAN NOT NULL", Kind.BOOLEAN),
+        ("NVARCHAR(160)", Kind.TEXT),
+        ("varchar(30)", Kind.TEXT),
+        ("NUMERIC(10,2)", Kind.NUMERIC),
+        ("decimal", Kind.NUMERIC),
+        ("DOUBLE PRECISION", Kind.REAL),
+        ("FLOAT", Kind.REAL),
+        ("BLOB", Kind.BLOB),
+        ("VARBINARY(8)", Kind.BLOB),
+        ("JSON", Kind.JSON),
+        ("datetime", Kind.TIMESTAMP),
+        ("TIMESTAMP WITH TIME ZONE", Kind.TIMESTAMP),
+        ("DATE", Kind.DATE),
+        ("TIME", None),
+        ("STRING", None),
+        ("", None),
+    ],
+)
+def test_declared_types(declared: str, kind: Kind | None) -> None:
+    assert promised(declared) is kind
+
+
+def test_where_a_promise_is_broken_the_values_decide() -> None:
+    def kind(*storage: str, fit: bool = True) -> Kind:
+        return decide(Kind.INTEGER, Evidence(1, 7, frozenset(storage), fit))[0]
+
+    assert kind("text", "integer") is Kind.TEXT
+    assert kind("real") is Kind.REAL
+    assert kind("integer", "real") is Kind.REAL
+    assert kind("integer", "real", fit=False) is Kind.NUMERIC
+    assert kind("blob") is Kind.BLOB
+    _, why = decide(Kind.DATE, Evidence(3, 7, frozenset({"text"})))
+    assert why == "3 values are no date (one has the row id 7): the column arrives as text"
+    assert decide(Kind.DATE, Evidence()) == (Kind.DATE, None)
+
+
+# Names.
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.text(min_size=1, max_size=70), unique=True, max_size=6),
+    st.sampled_from(["keep", "lower", "snake"]),
+)
+def test_names_stay_apart_and_fit_or_are_refused(found: list[str], how: names.Names) -> None:
+    try:
+        targets = names.folded(found, how, "tables")
+    except SourceError:
+        return
+    assert list(targets) == found
+    assert len(set(targets.values())) == len(found)
+    assert all(0 < len(target.encode()) <= 63 for target in targets.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("InvoiceLine", "invoice_line"),
+        ("HTTPStatus", "http_status"),
+        ("Order Details", "order_details"),
+        ("already_snake", "already_snake"),
+        ("Größe2X", "größe2_x"),
+        ("x-y.z", "x_y_z"),
+        ("__x", "x"),
+        ("%", "%"),
+    ],
+)
+def test_snake(name: str, expected: str) -> None:
+    assert names.snake(name) == expected
+    assert names.snake(expected) == expected
+
+
+@settings(max_examples=200)
+@given(st.lists(st.text(max_size=80), max_size=8))
+def test_generated_names_are_all_different(wanted: list[str]) -> None:
+    relations = names.Relations(["t"])
+    taken = [relations.free(name) for name in wanted]
+    assert len({*taken, "t"}) == len(taken) + 1
+    assert all(len(name.encode()) <= 63 for name in taken)
+
+
+# Defaults.
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "expected"),
+    [
+        ("'it''s'", Kind.TEXT, "it's"),
+        ("'back\\slash'", Kind.TEXT, "back\\slash"),
+        ('"double"', Kind.TEXT, "double"),
+        ("word", Kind.TEXT, "word"),
+        ("7", Kind.TEXT, "7"),
+        ("-7", Kind.INTEGER, "-7"),
+        ("'7'", Kind.INTEGER, "7"),
+        ("1.5", Kind.REAL, "1.5"),
+        ("9e999", Kind.REAL, "Infinity"),
+        ("0.99", Kind.NUMERIC, "0.99"),
+        ("TRUE", Kind.BOOLEAN, "true"),
+        ("'f'", Kind.BOOLEAN, "false"),
+        ("x'00FF'", Kind.BLOB, "\\x00ff"),
+        ("'{\"a\": 1}'", Kind.JSON, '{"a": 1}'),
+        ("'2020-02-29'", Kind.DATE, "2020-02-29"),
+        ("'2020-02-29 10:00:00'", Kind.TIMESTAMP, "2020-02-29 10:00:00+00"),
+        ("NULL", Kind.TEXT, None),
+        ("date('now') = date('now')", Kind.BOOLEAN, UntranslatableError),
+        ("'x'", Kind.INTEGER, UntranslatableError),
+        ("2", Kind.BOOLEAN, UntranslatableError),
+        ("(random())", Kind.INTEGER, UntranslatableError),
+        ("nextval('x')", Kind.INTEGER, UntranslatableError),
+        ("'2020-02-30'", Kind.DATE, UntranslatableError),
+        ("'{'", Kind.JSON, UntranslatableError),
+        ("CURRENT_TIMESTAMP", Kind.INTEGER, UntranslatableError),
+        ("strftime('%s', 'now')", Kind.TIMESTAMP, UntranslatableError),
+    ],
+)
+def test_defaults(
+    postgres: Database, written: str, kind: Kind, expected: str | type[Exception] | None
+) -> None:
+    if isinstance(expected, type):
+        with pytest.raises(expected):
+            default(written, kind)
+        return
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET TimeZone = 'UTC'")
+        cursor.execute(f"SELECT ({default(written, kind)})::text")
+        assert cursor.fetchone() == (expected,)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "CURRENT_TIMESTAMP",
+        "datetime('now')",
+        "( datetime ( 'now' ) )",
+        "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')",
+        "CURRENT_DATE",
+        "CURRENT_TIME",
+    ],
+)
+def test_now_has_the_form_that_sqlite_gives_it(postgres: Database, written: str) -> None:
+    sqlite = sqlite3.connect(":memory:")
+    (mine,) = sqlite.execute(f"SELECT {written}").fetchone()
+    sqlite.close()
+    ((theirs,),) = postgres.rows(f"SELECT {default(written, Kind.TEXT)}")
+    shape = str.maketrans("123456789", "0" * 9)
+    assert mine.translate(shape) == theirs.translate(shape)
+    assert default("CURRENT_TIMESTAMP", Kind.TIMESTAMP) == "now()"
+
+
+# Clauses.
+
+
+def test_clauses_are_found_between_words_and_quotes() -> None:
+    found = ddl.table_clauses(
+        """CREATE TABLE "a(b" ([x y] varchar(10) NOT NULL DEFAULT ', CHECK (' COLLATE NOCASE
+           CHECK ("x y" > 'it''s'), -- COLLATE nothing
+           d int GENERATED ALWAYS AS (e + 1) STORED,
+           e text REFERENCES y(z) DEFERRABLE INITIALLY DEFERRED,
+           f int REFERENCES y NOT DEFERRABLE INITIALLY DEFERRED,
+           g text UNIQUE ON CONFLICT REPLACE,
+           CONSTRAINT "ck" CHECK (d > 0) FOREIGN KEY (d, "E") REFERENCES y
+           DEFERRABLE INITIALLY DEFERRED) WITHOUT ROWID"""
+    )
+    assert found is not None
+    assert [(item.name, item.condition) for item in found.checks] == [
+        (None, "\"x y\" > 'it''s'"),
+        ("ck", "d > 0"),
+    ]
+    assert found.collations == {"x y": "NOCASE"}
+    assert found.generated == {"d": "e + 1"}
+    assert found.deferred == {("e",), ("d", "e")}
+    assert found.conflicts == ["g text UNIQUE ON CONFLICT REPLACE"]
+    index = ddl.index_clauses("CREATE INDEX i ON t (lower(a) COLLATE NOCASE DESC, b) WHERE a > '('")
+    assert index == ddl.IndexClauses(("lower(a) COLLATE NOCASE DESC", "b"), "a > '('")
+    assert ddl.without_direction(index.terms[0]) == "lower(a)"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60))
+def test_no_statement_makes_the_search_fail(text: str) -> None:
+    ddl.table_clauses(f"CREATE TABLE t ({text})")
+    ddl.index_clauses(f"CREATE INDEX i ON t ({text})")
+    ddl.table_clauses(text)
