@@ -170,22 +170,29 @@ class PlannedTable:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote, of an earlier version, too."""
         plain = stored["table"]
+        primary = plain.get("primary")
         table = Table(
             plain["name"],
             tuple(Column(**c | {"kind": Kind(c["kind"])}) for c in plain["columns"]),
             tuple(Index(**_tuples(i)) for i in plain["indexes"]),
-            tuple(ForeignKey(**_tuples(k)) for k in plain["foreign_keys"]),
-            tuple(Check(**c) for c in plain["checks"]),
-            None if plain["primary"] is None else Index(**_tuples(plain["primary"])),
-            tuple(plain["order"]),
+            tuple(_foreign_key(k) for k in plain["foreign_keys"]),
+            tuple(Check(**c) for c in plain.get("checks", ())),
+            None if primary is None else Index(**_tuples(primary)),
+            tuple(plain.get("order", ())),
         )
-        origin = stored["origin"]
+        origin = stored.get("origin")
         if origin is not None:
             seeks = tuple((place, key) for place, key in origin["seeks"])
             origin = Origin(**_tuples(origin) | {"seeks": seeks})
         return cls(table, stored["rows"], stored["last_key"], origin=origin)
+
+
+def _foreign_key(plain: Mapping[str, Any]) -> ForeignKey:
+    if "column" in plain:  # Before foreign keys had several.
+        return ForeignKey(plain["name"], (plain["column"],), plain["table"])
+    return ForeignKey(**_tuples(plain))
 
 
 def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Chunks cover every id exactly once, in about equal shares."""
 
+import json
 import sqlite3
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kgcore.errors import SourceError
-from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, Stage
+from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable, Stage
 from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.stages.plan import chunks, plan
+from kgcore.model import ForeignKey
 from kgcore.schema import TABLES, sqlite_ddl
 
 KEYS = Origin("t", ("id",))
@@ -103,3 +106,24 @@ def test_the_order_of_the_stages() -> None:
     assert position[Stage.KEY, "relationships"] > position[Stage.INDEX, "entities"]
     assert position[Stage.VERIFY, "relationships"] > position[Stage.KEY, "relationships"]
     assert order[-1] == (Stage.CUTOVER, "")
+
+
+def test_a_description_is_read_as_it_was_written_also_by_an_earlier_version() -> None:
+    connection = graph("CREATE TABLE loose (x TEXT PRIMARY KEY CHECK (x <> ''), y) WITHOUT ROWID")
+    for item in plan(connection, 1, Options()).tables:
+        stored = json.loads(json.dumps(item.to_json()))
+        assert PlannedTable.from_json(stored) == replace(item, chunks=())
+    earlier = {
+        "table": {
+            "name": "relationships",
+            "columns": [{"name": "id", "kind": "key", "nullable": False}],
+            "indexes": [{"name": "i", "columns": ["id"], "unique": False, "gin": False}],
+            "foreign_keys": [{"name": "k", "column": "from_id", "table": "entities"}],
+        },
+        "rows": 3,
+        "last_key": 4,
+        "absent": [],
+    }
+    read = PlannedTable.from_json(earlier)
+    assert read.table.foreign_keys == (ForeignKey("k", ("from_id",), "entities"),)
+    assert (read.rows, read.last_key, read.source.table) == (3, 4, "relationships")

@@ -124,7 +124,10 @@ def test_a_disk_that_is_mounted_elsewhere(
 
 def test_a_ledger_of_an_earlier_version(far: Workplace, postgres: Database, tmp_path: Path) -> None:
     run = start(far, tmp_path, None)
-    postgres.rows("ALTER TABLE kg_migration.sources DROP COLUMN address")
+    postgres.rows(
+        "ALTER TABLE kg_migration.sources DROP COLUMN address;"
+        "COMMENT ON SCHEMA kg_migration IS NULL"
+    )
     assert read_report(far.pool, run.run_id).run.source.address is None
     with serve(run.source, "127.0.0.1", 0) as address:
         again = runs.resume(far.pool, run.run_id, address=address)
