@@ -44,7 +44,8 @@ def run_here(place: Workplace, run: Run, threads: int, on_step: OnStep | None = 
                     return
                 # Steps that someone else holds, or whose holder has just died.
                 wait(waiting, timeout=_IDLE_SECONDS)
-                send(runs.sweep(place.pool, run.run_id, queue_is_empty=True, grace_seconds=0.0))
+                swept = runs.sweep(place.pool, run.run_id, grace_seconds=0.0)
+                send(swept.lost + swept.fresh)
 
 
 def worker_name() -> str:

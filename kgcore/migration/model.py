@@ -1,7 +1,7 @@
 """What a migration is made of: runs, sources, steps, chunks. Frozen data, no I/O."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +11,7 @@ from kgcore.model import Column, ForeignKey, Index, Kind, Table
 
 #: Raised when the meaning of a message or of the ledger changes: a worker of another version must
 #: not take part in a run.
-PROTOCOL = 1
+PROTOCOL = 2
 
 MIN_ID = -(2**63)
 
@@ -27,9 +27,10 @@ class Stage(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where a run stands; all but RUNNING are ends, of which some can be resumed."""
+    """Where a run stands; all but RUNNING and PAUSED are ends, of which some can be resumed."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     DONE = "done"
     FAILED = "failed"
     REJECTED = "rejected"
@@ -37,6 +38,8 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: Not ended: the target's tables are spoken for.
+IN_PROGRESS = frozenset({RunState.RUNNING, RunState.PAUSED})
 RESUMABLE = frozenset({RunState.RUNNING, RunState.FAILED, RunState.REJECTED, RunState.MISMATCH})
 
 
@@ -52,6 +55,8 @@ class Options:
     allow_missing: bool = False
     exclude: tuple[str, ...] = ()
     most_chunks: int | None = None  # chunks grow beyond chunk_rows rather than be more than this
+    max_workers: int | None = None  # steps at a time, over all machines
+    max_rows_per_second: int | None = None  # sent to the target, over all machines
 
     def __post_init__(self) -> None:
         if self.chunk_rows < 1:
@@ -67,6 +72,13 @@ class Options:
             raise SettingsError(
                 f"--if-exists is {self.if_exists!r}", "use 'fail' (the default) or 'replace'"
             )
+        for name in ("max_workers", "max_rows_per_second"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise SettingsError(
+                    f"--{name.replace('_', '-')} is {limit}; a run needs at least 1 to go on",
+                    "leave the option out for no limit; to stop a run for a while: kg pause RUN",
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for the ledger."""
@@ -139,11 +151,15 @@ class PlannedTable:
 
 @dataclass(frozen=True, slots=True)
 class StepRef:
-    """All that a message says. Everything else is read from the ledger."""
+    """All that a message says. Everything else is read from the ledger.
+
+    ``stage`` is no part of the message: it says which queue it goes to.
+    """
 
     run_id: str
     step_id: int
     epoch: int
+    stage: Stage = field(default=Stage.LOAD, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

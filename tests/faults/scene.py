@@ -25,9 +25,9 @@ from tests.migration.comparer import COLUMNS, differences
 from tests.migration.graphs import entity, write_graph
 from tests.servers import Database
 from tests.workers.kg import Kg, wait_for
+from workers.queues import KINDS, queue_name
 
 TABLES = tuple(COLUMNS)
-QUEUE = "kg"
 
 
 @dataclass
@@ -157,11 +157,22 @@ class Scene:
         with Celery("test", broker=self.redis_url, set_as_current=False) as app:
             yield app
 
+    @property
+    def target(self) -> str:
+        """By which the queues of the run's database are named."""
+        return runs.target_identity(self.backend.pool)
+
+    @property
+    def queue(self) -> str:
+        """One of the queues that the workers listen to."""
+        return queue_name(self.target, "load")
+
     def send(self, *messages: tuple[Any, ...], task: str = "kg.step") -> None:
-        """Send messages to the workers' queue, whatever they say."""
+        """Send messages to the workers, whatever they say."""
         with self.broker() as app:
+            queue = self.queue
             for arguments in messages:
-                app.send_task(task, arguments, queue=QUEUE)
+                app.send_task(task, arguments, queue=queue)
 
     def received(self) -> int:
         """How many messages the workers have begun with since they were started."""
@@ -173,7 +184,8 @@ class Scene:
     def in_the_broker(self) -> int:
         """How many messages are waiting or not acknowledged."""
         with redis.Redis.from_url(self.redis_url) as client:
-            return int(client.llen(QUEUE)) + int(client.hlen("unacked"))
+            waiting = sum(int(client.llen(queue_name(self.target, kind))) for kind in KINDS)
+            return waiting + int(client.hlen("unacked"))
 
     # The ledger.
 

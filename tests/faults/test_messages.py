@@ -12,7 +12,7 @@ from kombu import Connection, Queue
 from kgcore.migration import runs
 from kgcore.migration.model import RunState, StepRef
 from tests.faults.holds import ROW
-from tests.faults.scene import QUEUE, Scene, children
+from tests.faults.scene import Scene, children
 from tests.workers.kg import wait_for
 
 # What Celery puts around a task's arguments.
@@ -36,11 +36,11 @@ def _publish(
     with Connection(scene.redis_url) as connection:
         connection.Producer().publish(
             body,
-            routing_key=QUEUE,
+            routing_key=scene.queue,
             content_type=content_type,
             content_encoding="utf-8",
             headers={"task": "kg.step", "id": str(uuid4()), "lang": "py"} | headers,
-            declare=[Queue(QUEUE)],
+            declare=[Queue(scene.queue)],
         )
 
 
@@ -146,7 +146,7 @@ def test_what_is_no_message_at_all_costs_at_most_a_restart(scene: Scene) -> None
     """kombu parses what it pops unchecked: a main process may die of it, but the entry is gone."""
     with redis.Redis.from_url(scene.redis_url) as client:
         with scene.kg.workers(1):
-            client.lpush(QUEUE, "no message")
+            client.lpush(scene.queue, "no message")
             wait_for(lambda: scene.in_the_broker() == 0)
         with scene.kg.workers(1) as (worker,):
             scene.send(("no run", 1, 1))

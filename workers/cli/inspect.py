@@ -7,6 +7,7 @@ import typer
 
 from kgcore.config import load_settings
 from kgcore.migration import ledger
+from kgcore.migration.model import RunState
 from kgcore.migration.reports import read_report
 from workers.cli.bars import Bars
 from workers.cli.context import target
@@ -145,7 +146,9 @@ def _show(now: Progress) -> None:
     out.print(f"run {now.run_id}: {now.state}, {now.percent:.0f} % ({now.stage})")
     for name, (done, total) in now.tables.items():
         out.print(f"  {name}: {done:,} of {total:,} rows")
-    if not now.has_ended:
+    if now.state == RunState.PAUSED:
+        out.print(f"  paused; to let it go on: kg unpause {now.run_id}")
+    elif not now.has_ended:
         left = "?" if now.eta_seconds is None else f"{now.eta_seconds:.0f}"
         out.print(f"  {now.rows_per_second:,.0f} rows/s, about {left} s left")
     for name, (rows, steps, seen) in now.workers.items():

@@ -12,6 +12,7 @@ from kgcore.errors import BrokerError
 from kgcore.migration import runs
 from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.model import Options, Run
+from workers.announce import announcements, fitting
 from workers.cli.bars import Bars
 from workers.cli.context import coordinator, local_workers, target
 from workers.cli.output import (
@@ -22,7 +23,7 @@ from workers.cli.output import (
     show_prediction,
     show_report,
 )
-from workers.coordinator import Coordinator, Watcher, answering_workers
+from workers.coordinator import Coordinator, Watcher
 from workers.progress import Progress
 
 # Celery and pyarrow take a second or two to import.
@@ -86,6 +87,14 @@ def migrate(
         list[str] | None,
         typer.Option(metavar="TABLE", help="Leave a table behind; may be given again and again."),
     ] = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Occupy at most N worker processes at a time, on all machines."),
+    ] = None,
+    max_rows_per_second: Annotated[
+        int | None,
+        typer.Option(min=1, help="Send the target at most N rows a second, to spare a live one."),
+    ] = None,
     detach: Detach = False,
     json: Json = False,
 ) -> int:
@@ -104,6 +113,8 @@ def migrate(
         max_rejects=max_rejects,
         allow_missing=allow_missing,
         exclude=tuple(exclude or ()),
+        max_workers=max_workers,
+        max_rows_per_second=max_rows_per_second,
     )
     if dry_run:
         return _dry_run(source, options, json=json)
@@ -111,7 +122,7 @@ def migrate(
         bars = stack.enter_context(Bars(quiet=json))
         kg = stack.enter_context(coordinator(bars, _watcher(bars)))
         kg.check(options)
-        _workers(stack, local_workers)
+        _workers(stack, local_workers, kg.target)
         run = kg.start(source, options)
         return _follow(kg, run.run_id, detach=detach, json=json)
 
@@ -137,7 +148,7 @@ def resume(
     with ExitStack() as stack:
         bars = stack.enter_context(Bars(quiet=json))
         kg = stack.enter_context(coordinator(bars, _watcher(bars)))
-        _workers(stack, local_workers)
+        _workers(stack, local_workers, kg.target)
         kg.resume(run, max_rejects, _if_exists(if_exists) if if_exists else None)
         return _follow(kg, run, detach=detach, json=json)
 
@@ -222,13 +233,20 @@ def _watcher(bars: Bars) -> Watcher:
     return Watcher(bars.stage, started, progress, bars.notice)
 
 
-def _workers(stack: ExitStack, number: int) -> None:
+def _workers(stack: ExitStack, number: int, target: str) -> None:
     """Start local workers; make sure that someone answers before anything is touched."""
     if number:
         stack.enter_context(local_workers(number))
     deadline = time.monotonic() + (_WORKER_START_SECONDS if number else 0)
-    while len(answering_workers()) < max(number, 1):
+    while len(fitting(found := announcements(), target)) < max(number, 1):
         if time.monotonic() >= deadline:
+            if found:
+                raise BrokerError(
+                    "workers answer, but none of this database and version"
+                    f" ({', '.join(worker.name for worker in found)})",
+                    "kg doctor says of each what it lacks; or let this command bring its own:"
+                    " --local-workers 2",
+                )
             raise BrokerError(
                 "no worker answers",
                 "start one on any machine: kg worker; or let this command bring its own:"

@@ -1,4 +1,4 @@
-"""Create the ledger's schema where it is missing."""
+"""Create the ledger's schema where it is missing, and what a ledger of an earlier version lacks."""
 
 from importlib.resources import files
 
@@ -18,14 +18,23 @@ def is_installed(cursor: Cursor) -> bool:
     return bool(there)
 
 
+def _is_current(cursor: Cursor) -> bool:
+    cursor.execute("SELECT to_regclass('kg_migration.steps_waiting') IS NOT NULL")
+    (current,) = cursor.fetchone() or (False,)
+    return bool(current)
+
+
 def install(cursor: Cursor) -> None:
     """Create what is missing of ``kg_migration``. Raises :class:`TargetError` without the right."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    script = "ledger.sql"
     if is_installed(cursor):
-        return
+        if _is_current(cursor):
+            return
+        script = "upgrade.sql"
     cursor.execute("SAVEPOINT kg_install")
     try:
-        cursor.execute((files(__package__) / "ledger.sql").read_text(encoding="utf-8"))
+        cursor.execute((files(__package__) / script).read_text(encoding="utf-8"))
     except errors.InsufficientPrivilege as error:
         cursor.execute("ROLLBACK TO SAVEPOINT kg_install")
         cursor.execute(
