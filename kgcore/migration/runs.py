@@ -246,10 +246,15 @@ def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:
             )
             raise RunError(f"the tables of run {run_id} are not the live ones", mend)
         tables = tuple(run.tables.values())
-        aside = f"kg_reverted_{run.run_id.replace('-', '_')}"
+        aside = kept_schema(run_id)
         back = cutover.revert(cursor, run.schema, run.archive, aside, tables)
         ledger.mark_reverted(cursor, run_id)
     return back, aside
+
+
+def kept_schema(run_id: str) -> str:
+    """Return where a revert puts the run's tables."""
+    return f"kg_reverted_{run_id.replace('-', '_')}"
 
 
 def release_source(run: Run | Prepared) -> None:

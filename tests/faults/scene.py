@@ -17,8 +17,8 @@ import redis
 from celery import Celery
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.migration import runs
-from kgcore.migration.model import Options, StepRef
+from kgcore.migration import ledger, runs
+from kgcore.migration.model import Options, Run, StepRef
 from kgcore.migration.pipeline import StepResult, Workplace, run_step
 from tests.faults import holds
 from tests.migration.comparer import COLUMNS, differences
@@ -67,8 +67,18 @@ class Scene:
     def begin(self, **options: Any) -> None:
         """Write a run into the ledger and send nothing: `resume` or a message starts it."""
         chosen = Options(**{"chunk_rows": 50, "lease_seconds": 2.0} | options)
-        prepared = runs.prepare(self.source, Path(self.kg.environment["KG_DATA_DIR"]), chosen)
+        prepared = runs.prepare(self.source, self.data_dir, chosen)
         self.run = runs.start(self.backend.pool, prepared, chosen).run_id
+
+    @property
+    def data_dir(self) -> Path:
+        """Where source snapshots are."""
+        return Path(self.kg.environment["KG_DATA_DIR"])
+
+    def read_run(self) -> Run:
+        """The run as the ledger has it."""
+        with ledger.transaction(self.backend.pool) as cursor:
+            return ledger.read_run(cursor, self.run)
 
     @contextmanager
     def follow(self) -> Iterator[subprocess.Popen[str]]:
@@ -97,8 +107,7 @@ class Scene:
 
     def step_here(self, ref: StepRef) -> StepResult:
         """Do a step in this process, as a worker would, but send nothing of what comes next."""
-        data_dir = Path(self.kg.environment["KG_DATA_DIR"])
-        return run_step(Workplace(self.backend.pool, data_dir, "here"), ref)
+        return run_step(Workplace(self.backend.pool, self.data_dir, "here"), ref)
 
     def steps_here(self, *stages: str) -> None:
         """Do all steps of these stages in this process; what they make ready is not sent."""
