@@ -97,6 +97,9 @@ def test_strange_arguments_do_nothing_and_the_worker_lives(scene: Scene, tmp_pat
         ("\0", step, 1),
         ("\ud800", step, 1),
         ("'; DROP SCHEMA kg_migration CASCADE; --", step, 1),
+        ("../../../etc/passwd", step, 1),
+        ({"path": "/etc/passwd", "run_id": [[[["/"]]]]}, step, 1),
+        (True, step, 1),
         ("x" * 5_000_000, step, 1),
     ]
     deep = "[" * 100_000 + "]" * 100_000
@@ -127,8 +130,12 @@ def test_strange_arguments_do_nothing_and_the_worker_lives(scene: Scene, tmp_pat
         (b"[1]", {}),
         (_body('["x", 1, 1]'), {"id": ["no", "text"]}),
         (_body('["x", 1, 1]'), {"timelimit": "no pair"}),
+        (_body('["x", 1, 1]'), {"eta": "2999-01-01T00:00:00"}),
+        (_body('["x", 1, 1]'), {"expires": ["/etc/passwd"], "retries": "many"}),
+        (b'[["x", 1, 1], {"path": "/etc/passwd"}, {"callbacks": "x"}]', {}),
+        (b'["' + b"x" * 5_000_000 + b'"]', {}),
     ],
-    ids=["null", "object", "short", "id", "timelimit"],
+    ids=["null", "object", "short", "id", "timelimit", "eta", "expires", "keywords", "huge"],
 )
 def test_a_message_of_another_shape_does_not_kill_workers(
     body: bytes, headers: dict[str, Any], scene: Scene
