@@ -77,28 +77,16 @@ def _busy(scene: Scene) -> int:
     return int(number)
 
 
-def test_paused_at_once_the_step_at_hand_is_done_anew(scene: Scene) -> None:
-    scene.begin(lease_seconds=30.0)
-    with scene.held(INDEX) as hold, scene.kg.workers(1), scene.follow() as coordinator:
-        hold.reached()
-        paused = scene.kg("pause", scene.run, "--now")
-        assert paused.code == 0, paused.err
-        assert hold.waiting() == []
-        assert _busy(scene) == 0
-        assert scene.kg("pause", scene.run).code == 0  # Once more is no fault.
-        assert scene.kg("unpause", scene.run).code == 0
-        hold.reached()
-        hold.release()
-        scene.complete(coordinator)
-
-
 def test_a_pause_survives_the_death_of_everyone(scene: Scene) -> None:
     scene.begin()
     with scene.held(INDEX) as hold, scene.kg.workers(2) as workers:
         with scene.follow() as coordinator:
             hold.reached()
-            runs_pause = scene.kg("pause", scene.run, "--now")
-            assert runs_pause.code == 0, runs_pause.err
+            paused = scene.kg("pause", scene.run, "--now")
+            assert paused.code == 0, paused.err
+            assert hold.waiting() == []
+            assert _busy(scene) == 0
+            assert scene.ids("stage = 'index' AND NOT done")
             os.killpg(coordinator.pid, signal.SIGKILL)
             coordinator.wait()
         kill(*workers)
@@ -113,19 +101,6 @@ def test_a_pause_survives_the_death_of_everyone(scene: Scene) -> None:
         # Nobody watches: the workers finish it alone.
         wait_for(lambda: scene.fact("state") == "done")
     scene.assert_whole()
-
-
-def test_a_paused_run_can_be_given_up(scene: Scene) -> None:
-    scene.old_tables()
-    scene.begin(if_exists="replace")
-    with scene.held(LOAD) as hold, scene.kg.workers(1), scene.follow() as coordinator:
-        hold.reached()
-        assert scene.kg("pause", scene.run, "--now").code == 0
-        wait_for(lambda: _connections(scene) == [])
-        assert scene.kg("cancel", scene.run, "--json").json["was"] == "paused"
-        assert coordinator.wait(30) == 1
-    scene.assert_nothing_runs()
-    scene.assert_untouched()
 
 
 def test_only_what_is_in_progress_is_paused_and_only_what_is_paused_goes_on(scene: Scene) -> None:
@@ -143,6 +118,9 @@ def test_only_what_is_in_progress_is_paused_and_only_what_is_paused_goes_on(scen
     assert len(scene.ids("dispatched_at IS NOT NULL")) == 3
     pause.pause(pool, scene.run, at_once=False, waiting=lambda _: None)
     assert len(pause.unpause(pool, scene.run, max_workers=0)) > 3
-    assert runs.cancel(pool, scene.run) is RunState.RUNNING
+    pause.pause(pool, scene.run, at_once=False, waiting=lambda _: None)  # Once more is no fault.
+    pause.pause(pool, scene.run, at_once=False, waiting=lambda _: None)
+    assert runs.cancel(pool, scene.run) is RunState.PAUSED
+    scene.assert_nothing_runs()
     with pytest.raises(RunError, match="is cancelled"):
         pause.pause(pool, scene.run, at_once=False, waiting=lambda _: None)

@@ -167,14 +167,13 @@ def test_a_folder_of_who_was_killed_while_freezing(scene: Scene) -> None:
 def test_the_command(scene: Scene) -> None:
     scene.begin()
     runs.cancel(scene.backend.pool, scene.run)
-    assert "older than 30d" in scene.kg("runs", "--prune").out
     would = scene.kg("runs", "--prune", "--older-than", "0s", "--dry-run")
     assert f"would prune run {scene.run}" in would.out
     done = scene.kg("runs", "--prune", "--run", scene.run, "--json")
     assert done.json == [
         {"what": "run", "name": scene.run, "run_id": scene.run, "pruned": True, "kept": None}
     ]
-    assert scene.kg("runs").out.strip() == "no runs yet: kg migrate SOURCE"
+    assert "older than 30d" in scene.kg("runs", "--prune").out
     assert scene.kg("runs", "--dry-run").code == 2
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ class Scene:
         with Celery("test", broker=self.redis_url, set_as_current=False) as app:
             yield app
 
-    @property
+    @cached_property
     def target(self) -> str:
         """By which the queues of the run's database are named."""
         return runs.target_identity(self.backend.pool)

@@ -106,6 +106,9 @@ def create_run(
         ],
         page_size=1000,
     )
+    # Without statistics the next steps are looked for by sorting all: 6.5 ms instead of 1.4, after
+    # each step of a run of 20,000.
+    cursor.execute("ANALYZE kg_migration.steps, kg_migration.stages")
 
 
 def read_run(cursor: Cursor, run_id: str) -> Run:
