@@ -8,5 +8,14 @@ from celery.platforms import SecurityWarning
 # It warns root of pickles in the broker, of which none is read here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-app = Celery("jarvis-kg", include=["workers.tasks", "workers.tether", "workers.sight"])
+app = Celery(
+    "jarvis-kg",
+    include=[
+        "workers.tasks",
+        "workers.tether",
+        "workers.sight",
+        "workers.announce",
+        "workers.listen",
+    ],
+)
 app.config_from_object("workers.celeryconfig")

@@ -7,11 +7,9 @@ one.
 
 from kgcore.config import load_settings
 
-#: The queue of all steps.
-QUEUE = "kg"
-
 broker_url = load_settings().redis_url()
-task_default_queue = QUEUE
+# Steps go to the queues of their target (``workers.queues``); nothing is sent to this one.
+task_default_queue = "kg"
 # Nothing but JSON is read: a pickle in the broker would run code.
 accept_content = ["json"]
 task_serializer = "json"

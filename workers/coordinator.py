@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,13 +23,14 @@ from tenacity import (
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import BrokerError, KGError, TargetUnreachableError
-from kgcore.migration import runs
-from kgcore.migration.model import Options, Run, RunState, StepRef
+from kgcore.migration import pause, runs
+from kgcore.migration.model import Options, Run, RunState, Stage, StepRef
 from kgcore.migration.reports import read_report
 from kgcore.migration.runs import Prepared
 from kgcore.migration.stages.report import Report
-from workers.app import app
+from workers.announce import announcements, unserved
 from workers.progress import BROKER_ERRORS, Channel, Progress, unreachable
+from workers.queues import KINDS, queue_of
 from workers.sharing import Sharing, find_source
 from workers.tasks import send
 
@@ -40,7 +42,8 @@ _LOOK_SECONDS = 0.2
 _SWEEP_SECONDS = 2.0
 # Without any step done for so long, the coordinator asks whether there are workers at all.
 _QUIET_SECONDS = 10.0
-_PING_SECONDS = 1.0
+# How long a paused run is taken for paused without a look at the ledger.
+_PAUSED_SECONDS = 30.0
 # The target may restart; for so long the coordinator waits for it before it gives up.
 _TARGET_GONE_SECONDS = 60.0
 
@@ -65,6 +68,11 @@ class Coordinator:
         self._channel = channel
         self._data_dir = data_dir
         self._watcher = watcher
+
+    @cached_property
+    def target(self) -> str:
+        """What its queues are named by."""
+        return runs.target_identity(self._pool)
 
     def check(self, options: Options) -> None:
         """Raise the error that would keep a run from starting: target, then broker."""
@@ -109,7 +117,8 @@ class Coordinator:
         )
         self._watcher.started(run)
         self._channel.keep(self._pool, run.run_id, replace=True)
-        self._send(runs.sweep(self._pool, run_id, queue_is_empty=True, grace_seconds=0.0))
+        swept = runs.sweep(self._pool, run_id, grace_seconds=0.0)
+        self._send(swept.lost + swept.fresh)
         return run
 
     def follow(self, run_id: str) -> Report:
@@ -121,10 +130,15 @@ class Coordinator:
         last_steps = -1
         while True:
             now = time.monotonic()
-            steps = self._show(run_id)
+            shown = self._show(run_id)
+            steps = -1 if shown is None else shown.steps
             if steps != last_steps:
                 last_steps, quiet_since = steps, now
-            if self._patiently(lambda: runs.has_ended(self._pool, run_id)):
+            state = self._patiently(lambda: runs.state_of(self._pool, run_id))
+            if state is RunState.PAUSED:
+                self._wait_while_paused(run_id)
+                continue
+            if state is not RunState.RUNNING:
                 break
             if now >= sweep_at:
                 self._sweep(run_id)
@@ -144,6 +158,30 @@ class Coordinator:
             runs.release_source(report.run, self._data_dir)
         return report
 
+    def pause(self, run_id: str, *, at_once: bool) -> None:
+        """Pause a run; return when nothing of it is being done. Raises as :func:`pause.pause`."""
+        said = 0
+
+        def waiting(steps: int) -> None:
+            nonlocal said
+            if steps != said:
+                said = steps
+                self._channel.keep(self._pool, run_id, replace=True)
+                self._watcher.notice(f"steps at hand that are being finished: {steps}")
+
+        pause.pause(self._pool, run_id, at_once=at_once, waiting=waiting)
+        self._channel.keep(self._pool, run_id, replace=True)
+
+    def unpause(
+        self, run_id: str, *, max_workers: int | None, max_rows_per_second: int | None
+    ) -> None:
+        """Let a paused run go on, and send its next steps. Raises as :func:`pause.unpause`."""
+        refs = pause.unpause(
+            self._pool, run_id, max_workers=max_workers, max_rows_per_second=max_rows_per_second
+        )
+        self._channel.keep(self._pool, run_id, replace=True)
+        self._send(refs)
+
     def cancel(self, run_id: str) -> RunState:
         """Give a run up. Raises as :func:`runs.cancel`."""
         state = runs.cancel(self._pool, run_id)
@@ -158,43 +196,67 @@ class Coordinator:
             raise
         return replace(prepared, source=replace(prepared.source, address=address))
 
-    def _show(self, run_id: str) -> int:
-        """Show the progress; return how many steps are done, or -1 where Redis can't say."""
+    def _wait_while_paused(self, run_id: str) -> None:
+        """Hold no connection, and ask Redis alone, until the run goes on or has ended."""
+        self._watcher.notice(f"the run is paused; to let it go on: kg unpause {run_id}")
+        while self._patiently(lambda: runs.state_of(self._pool, run_id)) is RunState.PAUSED:
+            # Redis may lose the state: now and then the ledger is looked at all the same.
+            self._channel.keep(self._pool, run_id, replace=True)
+            self._pool.close_idle()
+            look_at = time.monotonic() + _PAUSED_SECONDS
+            while time.monotonic() < look_at:
+                progress = self._show(run_id)
+                if progress is not None and progress.state != RunState.PAUSED:
+                    break
+                time.sleep(_LOOK_SECONDS)
+
+    def _show(self, run_id: str) -> Progress | None:
+        """Show the progress, and return it; None where Redis can't say."""
         try:
             progress = self._channel.read(run_id)
         except KGError as error:
             _log.debug("no progress to show: %s", error.message)
-            return -1
+            return None
         self._watcher.progress(progress)
-        return sum(steps for _, steps, _ in progress.workers.values())
+        return progress
 
     def _sweep(self, run_id: str) -> None:
         try:
-            empty = self._channel.queue_length(app.conf.task_default_queue) == 0
+            empty = [
+                stage
+                for stage in Stage
+                if not self._channel.queue_length(queue_of(self.target, stage))
+            ]
             self._patiently(lambda: self._channel.rebuild(self._pool, run_id))
         except (redis.RedisError, BrokerError) as error:
             _log.warning("Redis can't be asked, the sweep waits: %s", error)
             return
-        again = self._patiently(lambda: runs.sweep(self._pool, run_id, queue_is_empty=empty))
-        if again:
-            self._watcher.notice(f"{len(again)} steps were lost with their worker and sent again")
-            self._send(again)
+        swept = self._patiently(lambda: runs.sweep(self._pool, run_id, empty=empty))
+        if swept.lost:
+            lost = len(swept.lost)
+            self._watcher.notice(f"{lost} steps were lost with their worker and sent again")
+        self._send(swept.lost + swept.fresh)
 
     def _send(self, refs: tuple[StepRef, ...]) -> None:
         try:
-            send(refs)
+            send(refs, self.target)
         except BROKER_ERRORS as error:
             # The steps are in the ledger: the next sweep sends them again.
             self._watcher.notice(f"{unreachable(error).message}; the run waits for it")
 
     def _say_if_alone(self) -> None:
         try:
-            alone = not answering_workers()
+            missing = unserved(announcements(), self.target)
         except BrokerError as error:
             self._watcher.notice(error.message)
             return
-        if alone:
+        if len(missing) == len(KINDS):
             self._watcher.notice("no worker answers; the run goes on when one starts: kg worker")
+        elif missing:
+            self._watcher.notice(
+                f"no worker takes {' or '.join(missing)} steps; the run goes on when one does:"
+                f" kg worker --queues {','.join(missing)}"
+            )
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask the target, for a minute if it has to be, because it may be restarting."""
@@ -206,17 +268,3 @@ class Coordinator:
             before_sleep=lambda _: self._watcher.notice("the target does not answer; waiting"),
             reraise=True,
         )(ask)
-
-
-def answering_workers(seconds: float = _PING_SECONDS) -> tuple[str, ...]:
-    """Return the names of the workers that answer through the broker within ``seconds``.
-
-    Raises :class:`BrokerError`.
-    """
-    try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=seconds)
-            answers = app.control.ping(timeout=seconds, connection=connection)
-    except BROKER_ERRORS as error:
-        raise unreachable(error) from None
-    return tuple(sorted(name for answer in answers for name in answer))

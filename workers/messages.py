@@ -12,7 +12,7 @@ from celery.worker.strategy import default
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 #: The headers that a step's message needs; no other is looked at.
-_KNOWN = frozenset({"task", "id", "lang", "retries", "eta", "origin", "root_id", "parent_id"})
+_KNOWN = frozenset({"task", "id", "lang", "origin", "root_id", "parent_id"})
 
 
 def careful(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:

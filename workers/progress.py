@@ -32,7 +32,7 @@ from redis.retry import Retry
 from kgcore.backends import ConnectionPool
 from kgcore.errors import BrokerError, RunNotFoundError
 from kgcore.migration import ledger
-from kgcore.migration.model import RunState, Stage
+from kgcore.migration.model import IN_PROGRESS, RunState, Stage
 from kgcore.migration.pipeline import StepResult
 
 _log = logging.getLogger(__name__)
@@ -114,9 +114,14 @@ class Progress:
     fetching: Mapping[str, tuple[int, int]]
 
     @property
+    def steps(self) -> int:
+        """How many steps are done."""
+        return sum(steps for _, steps, _ in self.workers.values())
+
+    @property
     def has_ended(self) -> bool:
         """Whether the run is in one of its ends."""
-        return self.state != RunState.RUNNING
+        return self.state not in IN_PROGRESS
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented object of ``kg progress --json``."""

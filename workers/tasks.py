@@ -4,11 +4,13 @@ import gc
 import logging
 import os
 import socket
+import time
 from functools import cache
+from threading import Timer
 
 import psycopg2
 from billiard.process import current_process
-from celery import Task
+from celery.exceptions import Reject
 from celery.signals import worker_process_init, worker_process_shutdown
 from tenacity import (
     Retrying,
@@ -17,19 +19,23 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from kgcore.backends import PostgreSQLBackend, backend_from_settings
+from kgcore.backends import ConnectionPool, PostgreSQLBackend, backend_from_settings
 from kgcore.backends.connections import KEEPALIVES
 from kgcore.config import Settings, load_settings
 from kgcore.errors import KGError
 from kgcore.migration.model import StepRef
 from kgcore.migration.pipeline import run_step
+from kgcore.migration.runs import target_identity
 from kgcore.migration.sources import Sources
 from kgcore.migration.sources.cache import Cache
 from kgcore.migration.workplace import Workplace
 from workers.app import app
 from workers.progress import BROKER_ERRORS, Channel
+from workers.queues import queue_of
 
 _log = logging.getLogger(__name__)
+
+_resting: Timer | None = None
 
 # A step, its lease and the ledger: never more connections than this of one process.
 _POOL_SIZE = 1
@@ -37,15 +43,17 @@ _POOL_OVERFLOW = 2
 # After the server could not be reached: the message comes back, and must not spin.
 _RETRY_SECONDS = 5
 _BROKER_GONE_SECONDS = 120
+_IDLE_SECONDS = 5.0
 
 
-@app.task(name="kg.step", bind=True, max_retries=None, Strategy="workers.messages:careful")
-def do_step(task: Task, run_id: object, step_id: object, epoch: object) -> None:
+@app.task(name="kg.step", Strategy="workers.messages:careful")
+def do_step(run_id: object, step_id: object, epoch: object) -> None:
     """Do a step of a run, if the ledger says that there is something to do."""
     # A message may come from anyone who reaches the broker.
     if not (isinstance(run_id, str) and isinstance(step_id, int) and isinstance(epoch, int)):
         _log.warning("a message that is no step was thrown away")
         return
+    _stay_awake()
     place = _workplace()
     try:
         result = run_step(place, StepRef(run_id, step_id, epoch))
@@ -53,30 +61,37 @@ def do_step(task: Task, run_id: object, step_id: object, epoch: object) -> None:
         # The ledger can't be reached, so nothing was done or recorded. The sweeper would find the
         # step, but none runs beside a detached run.
         _log.warning("step %s waits for the target: %s", step_id, error)
-        raise task.retry(countdown=_RETRY_SECONDS, exc=error) from None
+        # Not by a time in the message: another machine's clock would judge it.
+        time.sleep(_RETRY_SECONDS)
+        raise Reject(str(error), requeue=True) from None
     _send_on(result.dispatch)
     _channel().publish(place.pool, result)
+    _rest(place.pool)
 
 
-def send(refs: tuple[StepRef, ...]) -> None:
-    """Send messages for these steps: a run, a step, an epoch, and nothing else."""
+def send(refs: tuple[StepRef, ...], target: str) -> None:
+    """Send messages for these steps of a target: a run, a step, an epoch, and nothing else."""
     if not refs:
         return
     with app.connection_for_write() as connection:
         producer = app.amqp.Producer(connection)
         for ref in refs:
-            do_step.apply_async((ref.run_id, ref.step_id, ref.epoch), producer=producer)
+            message = (ref.run_id, ref.step_id, ref.epoch)
+            queue = queue_of(target, ref.stage)
+            do_step.apply_async(message, producer=producer, queue=queue)
 
 
 def _send_on(refs: tuple[StepRef, ...]) -> None:
     """Send what comes next, for a while if it has to be: beside a detached run no sweeper runs."""
+    if not refs:
+        return
     try:
         Retrying(
             retry=retry_if_exception_type(BROKER_ERRORS),
             stop=stop_after_delay(_BROKER_GONE_SECONDS),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             reraise=True,
-        )(send, refs)
+        )(send, refs, _target())
     except BROKER_ERRORS as error:
         _log.error("%s steps were not sent, kg resume sends them: %s", len(refs), error)
 
@@ -100,8 +115,26 @@ def _tell_fetching(run_id: str, done: int, total: int) -> None:
 
 
 @cache
+def _target() -> str:
+    return target_identity(_workplace().pool)
+
+
+@cache
 def _channel() -> Channel:
     return Channel(load_settings().redis_url())
+
+
+def _rest(pool: ConnectionPool) -> None:
+    """Let go of the connections if no other step comes soon: idle workers hold none."""
+    global _resting  # noqa: PLW0603 (a process does one step at a time)
+    _resting = Timer(_IDLE_SECONDS, pool.close_idle)
+    _resting.daemon = True
+    _resting.start()
+
+
+def _stay_awake() -> None:
+    if _resting is not None:
+        _resting.cancel()
 
 
 def process_name() -> str:

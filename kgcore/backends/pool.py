@@ -152,6 +152,15 @@ class ConnectionPool:
                 closed=self._closed_count,
             )
 
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses now; later ones are opened when needed."""
+        with self._lock:
+            connections = [idle.connection for idle in self._idle]
+            self._closed_count += len(connections)
+            self._idle.clear()
+        for connection in connections:
+            connection.close()
+
     def close(self) -> None:
         """Close all idle connections, and those in use when they come back; waiters are refused."""
         with self._lock:

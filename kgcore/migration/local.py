@@ -6,6 +6,7 @@ interpreter lock, and a started process would import the caller's script again.
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -43,9 +44,11 @@ def run_here(place: Workplace, run: Run, threads: int, on_step: OnStep | None = 
             if not waiting:
                 if runs.has_ended(place.pool, run.run_id):
                     return
-                # Steps that someone else holds, or whose holder has just died.
-                wait(waiting, timeout=_IDLE_SECONDS)
-                send(runs.sweep(place.pool, run.run_id, queue_is_empty=True, grace_seconds=0.0))
+                # The run is paused, or someone else holds its steps, or has just died with them.
+                place.pool.close_idle()
+                time.sleep(_IDLE_SECONDS)
+                swept = runs.sweep(place.pool, run.run_id, grace_seconds=0.0)
+                send(swept.lost + swept.fresh)
 
 
 def worker_name() -> str:

@@ -29,9 +29,10 @@ class Stage(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where a run stands; all but RUNNING are ends, of which some can be resumed."""
+    """Where a run stands; all but RUNNING and PAUSED are ends, of which some can be resumed."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     DONE = "done"
     FAILED = "failed"
     REJECTED = "rejected"
@@ -39,6 +40,8 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: Not ended: the target's tables are spoken for.
+IN_PROGRESS = frozenset({RunState.RUNNING, RunState.PAUSED})
 RESUMABLE = frozenset({RunState.RUNNING, RunState.FAILED, RunState.REJECTED, RunState.MISMATCH})
 
 
@@ -56,6 +59,8 @@ class Options:
     exclude: tuple[str, ...] = ()
     names: Names = "keep"
     most_chunks: int | None = None  # chunks grow beyond chunk_rows rather than be more than this
+    max_workers: int | None = None  # steps at a time, over all machines
+    max_rows_per_second: int | None = None  # sent to the target, over all machines
 
     def __post_init__(self) -> None:
         if self.chunk_rows < 1:
@@ -73,6 +78,13 @@ class Options:
             raise SettingsError(
                 f"--if-exists is {self.if_exists!r}", "use 'fail' (the default) or 'replace'"
             )
+        for name in ("max_workers", "max_rows_per_second"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise SettingsError(
+                    f"--{name.replace('_', '-')} is {limit}; a run needs at least 1 to go on",
+                    "leave the option out for no limit; to stop a run for a while: kg pause RUN",
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for the ledger."""
@@ -202,11 +214,15 @@ def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class StepRef:
-    """All that a message says. Everything else is read from the ledger."""
+    """All that a message says. Everything else is read from the ledger.
+
+    ``stage`` is no part of the message: it says which queue it goes to.
+    """
 
     run_id: str
     step_id: int
     epoch: int
+    stage: Stage = field(default=Stage.LOAD, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ ledger and the tables agree.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -198,8 +199,8 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
             outcome = _WORK[step.stage](place, cursor, run, step, ref)
             end = RunState.DONE if step.stage is Stage.CUTOVER else None
             unlock = partial(unlocked, run.tables)
-            fresh = ledger.close(cursor, ref, outcome, unlock, end)
-            ledger.mark_dispatched(cursor, fresh)
+            state = ledger.close(cursor, ref, outcome, unlock, end)
+            dispatch = ledger.next_steps(cursor, replace(run, state=state))
     except StepFencedError as fenced:
         _log.info("%s: %s", step, fenced.message)
         return StepResult(place.worker)
@@ -207,7 +208,6 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
         return _failed(place, run, step, ref, error)
     if end is RunState.DONE:
         place.discard(run)
-    dispatch = tuple(StepRef(run.run_id, step_id, ref.epoch) for step_id in fresh)
     return StepResult(place.worker, outcome, step, dispatch, end)
 
 
@@ -216,15 +216,30 @@ def _claim(place: Workplace, ref: StepRef, *, anyway: bool = False) -> tuple[Run
 
     Claims nothing and raises :class:`_SourceAwayError` if its source is not here, but ``anyway``.
     """
+    claimed = _try_claim(place, ref, anyway=anyway)
+    if isinstance(claimed, float):
+        # Meanwhile nothing is held: no lock, no transaction.
+        time.sleep(claimed)
+        claimed = _try_claim(place, ref, anyway=anyway, its_turn=True)
+    return None if isinstance(claimed, float) else claimed
+
+
+def _try_claim(
+    place: Workplace, ref: StepRef, *, anyway: bool, its_turn: bool = False
+) -> tuple[Run, Step] | float | None:
+    """Return as :func:`_claim`, or how long to wait first, to keep to the run's pace."""
     with ledger.transaction(place.pool) as cursor:
         run = ledger.find_run(cursor, ref.run_id)
         if run is None or run.protocol != PROTOCOL:
             _log.warning("step %s is of no run this worker knows: left alone", ref.step_id)
             return None
         if run.state is not RunState.RUNNING or run.epoch != ref.epoch:
-            _log.info("step %s is of an ended run or an earlier epoch", ref.step_id)
+            _log.info("step %s is of a run that is %s, or an earlier epoch", ref.step_id, run.state)
             return None
         cursor.execute("SET LOCAL synchronous_commit = off")  # An attempt may be forgotten.
+        wait = 0.0 if its_turn else ledger.book_turn(cursor, run, ref.step_id)
+        if wait is None or wait > 0:
+            return wait
         step = ledger.claim(cursor, run, ref.step_id, place.worker)
         needs_source = step is not None and step.stage in _READERS and not anyway
         if needs_source and not place.sources.has(run.source):
@@ -347,10 +362,11 @@ def _failed(place: Workplace, run: Run, step: Step, ref: StepRef, error: Excepti
     with ledger.transaction(place.pool) as cursor:
         if not isinstance(error, KGError) or isinstance(error, _PASSING):
             if ledger.record_failure(cursor, run, step, message):
-                return StepResult(place.worker, step=step, dispatch=(ref,))
+                again = replace(ref, stage=step.stage)
+                return StepResult(place.worker, step=step, dispatch=(again,))
             return StepResult(place.worker, step=step, state=RunState.FAILED)
         try:
-            ledger.require_current(cursor, ref)
+            ledger.require_current(cursor, ref, or_paused=True)
         except StepFencedError:
             return StepResult(place.worker)
         state = _ENDS.get(type(error), RunState.FAILED)

@@ -4,7 +4,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from kgcore.backends import ConnectionPool
 from kgcore.errors import KGError, RunError, TargetBusyError, TargetError
 from kgcore.migration import ledger
 from kgcore.migration.model import (
+    IN_PROGRESS,
     PROTOCOL,
     RESUMABLE,
     Options,
@@ -25,13 +26,14 @@ from kgcore.migration.model import (
     Run,
     RunState,
     SourceSnapshot,
+    Stage,
     StepRef,
 )
 from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.sources import published
 from kgcore.migration.stages import cutover, extract, finish, freeze, plan
 from kgcore.model import NotCarriedOver
-from kgcore.schema import TABLES
+from kgcore.schema import TABLES, catalog
 from kgcore.schema.translate.choice import is_left_out
 
 _log = logging.getLogger(__name__)
@@ -96,6 +98,12 @@ def check_target(pool: ConnectionPool, options: Options) -> str:
     return schema
 
 
+def target_identity(pool: ConnectionPool) -> str:
+    """Return what tells the target from all other databases; no name or address is in it."""
+    with ledger.transaction(pool) as cursor:
+        return catalog.database_identity(cursor)
+
+
 def start(pool: ConnectionPool, prepared: Prepared, options: Options) -> Run:
     """Write the run into the ledger and create its staging tables, in one transaction.
 
@@ -112,29 +120,39 @@ def start(pool: ConnectionPool, prepared: Prepared, options: Options) -> Run:
 def ready(pool: ConnectionPool, run: Run) -> tuple[StepRef, ...]:
     """Return the steps that can be done now, and note that they are being sent."""
     with ledger.transaction(pool) as cursor:
-        step_ids = ledger.ready_steps(cursor, run.run_id)
-        ledger.mark_dispatched(cursor, step_ids)
-    return _refs(run, step_ids)
+        return ledger.next_steps(cursor, run)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The steps to send: ``lost`` ones again, ``fresh`` ones for the first time."""
+
+    lost: tuple[StepRef, ...] = ()
+    fresh: tuple[StepRef, ...] = ()
 
 
 def sweep(
-    pool: ConnectionPool, run_id: str, *, queue_is_empty: bool, grace_seconds: float = 5.0
-) -> tuple[StepRef, ...]:
-    """Free what hangs and return the steps to send again.
+    pool: ConnectionPool,
+    run_id: str,
+    *,
+    empty: Collection[Stage] = tuple(Stage),
+    grace_seconds: float = 5.0,
+) -> Swept:
+    """Free what hangs and return the steps to send. A run that isn't running is left alone.
 
     Backends whose lease ran out are terminated. A step whose worker is gone is sent again at once;
-    one that was sent and never claimed, only if the broker's queue is empty, because there it may
-    just be waiting its turn.
+    one that was sent and never claimed, only if its stage's queue is ``empty``, because there it
+    may just be waiting its turn.
     """
     with ledger.transaction(pool) as cursor:
         run = ledger.read_run(cursor, run_id)
         if run.state is not RunState.RUNNING:
-            return ()
+            return Swept()
         ledger.terminate_holders(cursor, run_id, expired_only=True)
-        stale = ledger.stale_steps(cursor, run_id, grace_seconds)
-        step_ids = stale.lost + (stale.idle if queue_is_empty else ())
-        ledger.mark_dispatched(cursor, step_ids)
-    return _refs(run, step_ids)
+        stale = ledger.stale_steps(cursor, run, grace_seconds)
+        lost = stale.lost + tuple(ref for ref in stale.idle if ref.stage in empty)
+        ledger.mark_dispatched(cursor, lost)
+        return Swept(lost, ledger.next_steps(cursor, run))
 
 
 def resume(
@@ -157,6 +175,9 @@ def resume(
         run = ledger.read_run(cursor, run_id)
         if state is RunState.DONE:
             return run
+        require_protocol(run)
+        if state is RunState.PAUSED:
+            raise RunError(f"run {run_id} is paused", f"to let it go on: kg unpause {run_id}")
         if state not in RESUMABLE:
             raise RunError(f"run {run_id} is {state}", "start a new one: kg migrate SOURCE")
         if state is RunState.MISMATCH:
@@ -175,10 +196,21 @@ def resume(
         return ledger.read_run(cursor, run_id)
 
 
+def require_protocol(run: Run) -> None:
+    """Raise :class:`RunError` where the run was begun by a version that does things otherwise."""
+    if run.protocol != PROTOCOL:
+        raise RunError(
+            f"run {run.run_id} was begun by another version: its protocol is {run.protocol},"
+            f" this version's is {PROTOCOL}",
+            f"go on with that version, or give the run up: kg cancel {run.run_id}",
+        )
+
+
 def cancel(pool: ConnectionPool, run_id: str) -> RunState:
     """End a run for good: its writers are stopped, staging is dropped, live tables stay.
 
-    Returns the state it had. Raises :class:`RunError` if it is done, or already cancelled.
+    Returns the state it had; of a cancelled one what was left behind is dropped. Raises
+    :class:`RunError` if it is done.
     """
     with ledger.transaction(pool) as cursor:
         state, _ = ledger.lock_run(cursor, run_id)
@@ -230,10 +262,15 @@ def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:
             )
             raise RunError(f"the tables of run {run_id} are not the live ones", mend)
         tables = tuple(run.tables.values())
-        aside = f"kg_reverted_{run.run_id.replace('-', '_')}"
+        aside = kept_schema(run_id)
         back = cutover.revert(cursor, run.schema, run.archive, aside, tables)
         ledger.mark_reverted(cursor, run_id)
     return back, aside
+
+
+def kept_schema(run_id: str) -> str:
+    """Return where a revert puts the run's tables."""
+    return f"kg_reverted_{run_id.replace('-', '_')}"
 
 
 def release_source(run: Run | Prepared, data_dir: Path | None = None) -> None:
@@ -264,10 +301,6 @@ def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:
     ledger.create_run(cursor, run, steps, ready_stages, prepared.seconds)
     finish.create_staging(cursor, run.staging, [item.table for item in prepared.tables])
     return run
-
-
-def _refs(run: Run, step_ids: tuple[int, ...]) -> tuple[StepRef, ...]:
-    return tuple(StepRef(run.run_id, step_id, run.epoch) for step_id in step_ids)
 
 
 def _new_run(schema: str, prepared: Prepared, options: Options) -> Run:
@@ -328,13 +361,18 @@ def _check_server(cursor: Cursor) -> str:
         if running is not None:
             raise TargetBusyError(
                 f"run {running} into schema {schema} is in progress",
-                f"follow it: kg progress {running} --follow; or kg resume {running}; or give it"
-                f" up: kg cancel {running}",
+                f"follow it: kg progress {running} --follow; or kg resume {running} (kg unpause if"
+                f" it is paused); or give it up: kg cancel {running}",
             )
     return str(schema)
 
 
 def has_ended(pool: ConnectionPool, run_id: str) -> bool:
     """Whether the run is in one of its ends."""
+    return state_of(pool, run_id) not in IN_PROGRESS
+
+
+def state_of(pool: ConnectionPool, run_id: str) -> RunState:
+    """Return the run's state. Raises :class:`RunNotFoundError`."""
     with ledger.transaction(pool) as cursor:
-        return ledger.read_run(cursor, run_id).state is not RunState.RUNNING
+        return ledger.lock_run(cursor, run_id, wait=False)[0]

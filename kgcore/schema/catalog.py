@@ -20,6 +20,19 @@ class LiveTable:
     columns: tuple[tuple[str, str], ...]
 
 
+def database_identity(cursor: Cursor) -> str:
+    """Return 16 hexadecimal digits that are this database's own, whatever address leads to it.
+
+    They stay the same through restarts, renaming and failover.
+    """
+    cursor.execute(
+        "SELECT md5(system_identifier || ' ' || oid) FROM pg_control_system(), pg_database"
+        " WHERE datname = current_database()"
+    )
+    (digest,) = cursor.fetchone() or ("",)
+    return str(digest)[:16]
+
+
 def live_tables(cursor: Cursor, schema: str, names: Sequence[str]) -> tuple[LiveTable, ...]:
     """Return which of the names exist in the schema, whether with rows, and in what shape.
 

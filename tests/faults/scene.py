@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import redis
 from celery import Celery
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.migration import runs
-from kgcore.migration.model import Options, StepRef
+from kgcore.migration import ledger, runs
+from kgcore.migration.model import Options, Run, StepRef
 from kgcore.migration.pipeline import StepResult, run_step
 from kgcore.migration.workplace import Workplace
 from tests.faults import holds
@@ -26,9 +27,9 @@ from tests.migration.comparer import COLUMNS, differences
 from tests.migration.graphs import entity, write_graph
 from tests.servers import Database
 from tests.workers.kg import Kg, wait_for
+from workers.queues import KINDS, queue_name
 
 TABLES = tuple(COLUMNS)
-QUEUE = "kg"
 
 
 @dataclass
@@ -68,8 +69,18 @@ class Scene:
     def begin(self, **options: Any) -> None:
         """Write a run into the ledger and send nothing: `resume` or a message starts it."""
         chosen = Options(**{"chunk_rows": 50, "lease_seconds": 2.0} | options)
-        prepared = runs.prepare(self.source, Path(self.kg.environment["KG_DATA_DIR"]), chosen)
+        prepared = runs.prepare(self.source, self.data_dir, chosen)
         self.run = runs.start(self.backend.pool, prepared, chosen).run_id
+
+    @property
+    def data_dir(self) -> Path:
+        """Where source snapshots are."""
+        return Path(self.kg.environment["KG_DATA_DIR"])
+
+    def read_run(self) -> Run:
+        """The run as the ledger has it."""
+        with ledger.transaction(self.backend.pool) as cursor:
+            return ledger.read_run(cursor, self.run)
 
     @contextmanager
     def follow(self) -> Iterator[subprocess.Popen[str]]:
@@ -98,8 +109,7 @@ class Scene:
 
     def step_here(self, ref: StepRef) -> StepResult:
         """Do a step in this process, as a worker would, but send nothing of what comes next."""
-        data_dir = Path(self.kg.environment["KG_DATA_DIR"])
-        return run_step(Workplace(self.backend.pool, data_dir, "here"), ref)
+        return run_step(Workplace(self.backend.pool, self.data_dir, "here"), ref)
 
     def steps_here(self, *stages: str) -> None:
         """Do all steps of these stages in this process; what they make ready is not sent."""
@@ -158,11 +168,22 @@ class Scene:
         with Celery("test", broker=self.redis_url, set_as_current=False) as app:
             yield app
 
+    @cached_property
+    def target(self) -> str:
+        """By which the queues of the run's database are named."""
+        return runs.target_identity(self.backend.pool)
+
+    @property
+    def queue(self) -> str:
+        """One of the queues that the workers listen to."""
+        return queue_name(self.target, "load")
+
     def send(self, *messages: tuple[Any, ...], task: str = "kg.step") -> None:
-        """Send messages to the workers' queue, whatever they say."""
+        """Send messages to the workers, whatever they say."""
         with self.broker() as app:
+            queue = self.queue
             for arguments in messages:
-                app.send_task(task, arguments, queue=QUEUE)
+                app.send_task(task, arguments, queue=queue)
 
     def received(self) -> int:
         """How many messages the workers have begun with since they were started."""
@@ -174,7 +195,8 @@ class Scene:
     def in_the_broker(self) -> int:
         """How many messages are waiting or not acknowledged."""
         with redis.Redis.from_url(self.redis_url) as client:
-            return int(client.llen(QUEUE)) + int(client.hlen("unacked"))
+            waiting = sum(int(client.llen(queue_name(self.target, kind))) for kind in KINDS)
+            return waiting + int(client.hlen("unacked"))
 
     # The ledger.
 

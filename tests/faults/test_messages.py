@@ -12,7 +12,7 @@ from kombu import Connection, Queue
 from kgcore.migration import runs
 from kgcore.migration.model import RunState, StepRef
 from tests.faults.holds import ROW
-from tests.faults.scene import QUEUE, Scene, children
+from tests.faults.scene import Scene, children
 from tests.workers.kg import wait_for
 
 # What Celery puts around a task's arguments.
@@ -36,11 +36,11 @@ def _publish(
     with Connection(scene.redis_url) as connection:
         connection.Producer().publish(
             body,
-            routing_key=QUEUE,
+            routing_key=scene.queue,
             content_type=content_type,
             content_encoding="utf-8",
             headers={"task": "kg.step", "id": str(uuid4()), "lang": "py"} | headers,
-            declare=[Queue(QUEUE)],
+            declare=[Queue(scene.queue)],
         )
 
 
@@ -97,6 +97,9 @@ def test_strange_arguments_do_nothing_and_the_worker_lives(scene: Scene, tmp_pat
         ("\0", step, 1),
         ("\ud800", step, 1),
         ("'; DROP SCHEMA kg_migration CASCADE; --", step, 1),
+        ("../../../etc/passwd", step, 1),
+        ({"path": "/etc/passwd", "run_id": [[[["/"]]]]}, step, 1),
+        (True, step, 1),
         ("x" * 5_000_000, step, 1),
     ]
     deep = "[" * 100_000 + "]" * 100_000
@@ -127,8 +130,12 @@ def test_strange_arguments_do_nothing_and_the_worker_lives(scene: Scene, tmp_pat
         (b"[1]", {}),
         (_body('["x", 1, 1]'), {"id": ["no", "text"]}),
         (_body('["x", 1, 1]'), {"timelimit": "no pair"}),
+        (_body('["x", 1, 1]'), {"eta": "2999-01-01T00:00:00"}),
+        (_body('["x", 1, 1]'), {"expires": ["/etc/passwd"], "retries": "many"}),
+        (b'[["x", 1, 1], {"path": "/etc/passwd"}, {"callbacks": "x"}]', {}),
+        (b'["' + b"x" * 5_000_000 + b'"]', {}),
     ],
-    ids=["null", "object", "short", "id", "timelimit"],
+    ids=["null", "object", "short", "id", "timelimit", "eta", "expires", "keywords", "huge"],
 )
 def test_a_message_of_another_shape_does_not_kill_workers(
     body: bytes, headers: dict[str, Any], scene: Scene
@@ -146,7 +153,7 @@ def test_what_is_no_message_at_all_costs_at_most_a_restart(scene: Scene) -> None
     """kombu parses what it pops unchecked: a main process may die of it, but the entry is gone."""
     with redis.Redis.from_url(scene.redis_url) as client:
         with scene.kg.workers(1):
-            client.lpush(QUEUE, "no message")
+            client.lpush(scene.queue, "no message")
             wait_for(lambda: scene.in_the_broker() == 0)
         with scene.kg.workers(1) as (worker,):
             scene.send(("no run", 1, 1))

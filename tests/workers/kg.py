@@ -106,7 +106,7 @@ class Kg:
         found = self("doctor", "--json")
         checks = {check["name"]: check for check in found.json}
         names = checks.get("workers", {"ok": False})
-        return len(names["found"].split(", ")) if names["ok"] else 0
+        return len(names["found"].split("; ")) if names["ok"] else 0
 
     def _environment(self) -> dict[str, str]:
         return self.environment | {"PYTHONPATH": str(ROOT)}

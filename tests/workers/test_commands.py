@@ -311,7 +311,8 @@ def test_messages_carry_nothing_but_a_step(kg: Kg, redis_url: str, tmp_path: Pat
         sent = kg("migrate", source, "--detach", "--json")
         assert sent.code == 0, sent.err
         with redis.Redis.from_url(redis_url) as client:
-            messages = client.lrange("kg", 0, -1)
+            (queue,) = client.keys("kg.v2.*.load")
+            messages = client.lrange(queue, 0, -1)
             dump = b"".join(client.dump(key) or b"" for key in client.scan_iter())
     assert messages
     body = json.loads(base64.b64decode(json.loads(messages[0])["body"]))

@@ -14,6 +14,7 @@ from rich.progress import (
     Progress as RichProgress,
 )
 
+from kgcore.migration.model import RunState
 from workers.cli.output import err, notice
 from workers.progress import Progress
 
@@ -60,7 +61,7 @@ class Bars:
         if self._live:
             for name, (done, total) in progress.tables.items():
                 self._bar(name, done, total, "rows")
-            note = progress.stage
+            note = progress.stage if progress.state != RunState.PAUSED else "paused"
             if progress.eta_seconds is not None:
                 note += f", about {progress.eta_seconds:.0f} s left"
             self._bar("all steps (%)", int(progress.percent), 100, note)

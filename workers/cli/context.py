@@ -50,16 +50,15 @@ def coordinator(bars: Bars, watcher: Watcher | None = None) -> Iterator[Coordina
         channel.close()
 
 
-def worker_command(concurrency: int, name: str, *, queues: str | None = None) -> list[str]:
+def worker_command(concurrency: int, name: str) -> list[str]:
     """Return the command of a Celery worker with the options that are right here."""
     # Gossip and mingle are chatter between workers that nobody here listens to; at start mingle
     # waits a second for answers.
-    command = [
+    return [
         *(sys.executable, "-m", "celery", "--quiet", "-A", "workers.app", "worker"),
         *("--pool", "prefork", "--concurrency", str(concurrency), "--hostname", name),
         *("--without-gossip", "--without-mingle"),
     ]
-    return command if queues is None else [*command, "--queues", queues]
 
 
 @contextmanager

@@ -10,21 +10,25 @@ from typing import Annotated
 import typer
 
 from kgcore.config import Settings, load_settings
-from kgcore.errors import BrokerError, KGError, SettingsError
+from kgcore.errors import KGError, SettingsError
 from kgcore.migration import runs
-from kgcore.migration.model import Options
+from kgcore.migration.model import PROTOCOL, Options
+from workers.announce import Announcement, announcements, fitting, unserved
 from workers.cli.context import target
 from workers.cli.migrate import Json
 from workers.cli.output import STATE, out, print_json
 from workers.cli.share import require_sight
-from workers.coordinator import answering_workers
 from workers.progress import Channel
+from workers.queues import KINDS
 from workers.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One requirement: whether it holds, what was found, and the mend where it doesn't."""
+    """One requirement: whether it holds, what was found, and the mend where it doesn't.
+
+    With a mend although it holds: something else is not as it should be, and no obstacle.
+    """
 
     name: str
     ok: bool
@@ -56,6 +60,8 @@ def doctor(
     else:
         for finding in findings:
             mark, style = ("✓", "green") if finding.ok else ("✗", "red")
+            if finding.ok and finding.mend:
+                mark, style = "!", "yellow"
             out.print(f"{mark} {finding.name}: {finding.found}", style=style, markup=False)
             if finding.mend:
                 out.print(f"    {finding.mend}", markup=False)
@@ -73,10 +79,7 @@ def _examine(source: Path | None) -> Iterator[Finding]:
     broker = _finding("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
-        workers = _finding("workers", _workers)
-        yield workers
-        if workers.ok:
-            yield _finding("source access", lambda: _source_access(settings))
+        yield from _workers(settings)
     if source is not None:
         yield _finding("source", lambda: _source(source, settings))
 
@@ -107,15 +110,60 @@ def _broker(settings: Settings) -> str:
         return f"Redis {channel.server_version()}"
 
 
-def _workers() -> str:
-    names = answering_workers(2.0)
-    if not names:
-        raise BrokerError("none answers", "start one on any machine: kg worker")
-    return ", ".join(names)
+def _workers(settings: Settings) -> Iterator[Finding]:
+    """Who does the work; and who answers, but is given none, with what it lacks."""
+    try:
+        with target(settings) as backend:
+            identity = runs.target_identity(backend.pool)
+        found = announcements(2.0)
+    except KGError as error:
+        yield Finding("workers", ok=False, found=error.message, mend=error.hint)
+        return
+    useful = fitting(found, identity)
+    missing = unserved(found, identity)
+    if not useful:
+        none = "none answers that has this database and version" if found else "none answers"
+        yield Finding("workers", ok=False, found=none, mend="start one on any machine: kg worker")
+    else:
+        named = "; ".join(
+            f"{worker.name} (version {worker.version}, {worker.processes} at a time,"
+            f" {' '.join(kind for kind in KINDS if kind in worker.kinds(identity))})"
+            for worker in useful
+        )
+        yield Finding(
+            "workers",
+            ok=not missing,
+            found=named + (f"; nobody takes {' and '.join(missing)} steps" if missing else ""),
+            mend=f"start one: kg worker --queues {','.join(missing)}" if missing else "",
+        )
+        readers = tuple(w.name for w in useful if w.kinds(identity) - {"index"})
+        if readers:
+            yield _finding("source access", lambda: _source_access(settings, readers))
+    for worker in found:
+        if worker.protocol != PROTOCOL:
+            version = f"{worker.version}, protocol {worker.protocol or 'unknown'}"
+            yield Finding(
+                f"worker {worker.name}",
+                ok=True,
+                found=f"it is given no work: its version is {version}; here it is {PROTOCOL}",
+                mend=f"install the same version on its machine{_at(worker)}, and start it again",
+            )
+        elif worker not in useful:
+            yield Finding(
+                f"worker {worker.name}",
+                ok=True,
+                found="it is given no work of this run: its settings mean another database",
+                mend="if it should help, set PG_HOST, PG_PORT and PG_DATABASE as here on its"
+                f" machine{_at(worker)}, and start it again",
+            )
 
 
-def _source_access(settings: Settings) -> str:
-    require_sight(Sharing(), answering_workers())
+def _at(worker: Announcement) -> str:
+    return f" ({worker.host})" if worker.host else ""
+
+
+def _source_access(settings: Settings, workers: tuple[str, ...]) -> str:
+    require_sight(Sharing(), workers)
     return f"all workers see {settings.kg_data_dir}"
 
 

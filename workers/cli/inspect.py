@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from kgcore.config import load_settings
+from kgcore.errors import SettingsError
 from kgcore.migration import ledger
+from kgcore.migration.model import RunState
 from kgcore.migration.reports import read_report
 from workers.cli.bars import Bars
 from workers.cli.context import target
 from workers.cli.migrate import Json, RunId
 from workers.cli.output import STATE, notice, out, print_json, show_report, show_table
+from workers.cli.prune import prune_runs
 from workers.progress import Channel, Progress
 
 _FOLLOW_SECONDS = 0.5
@@ -51,10 +54,59 @@ def progress(
 
 
 def list_runs(
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20, json: Json = False
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take away what old runs left, instead of listing them.")
+    ] = False,
+    older_than: Annotated[
+        str,
+        typer.Option(metavar="AGE", help="With --prune: runs that ended so long ago: 30d, 12h."),
+    ] = "30d",
+    run: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="With --prune: only this run, however old. Repeatable."),
+    ] = None,
+    archives: Annotated[
+        bool,
+        typer.Option(
+            "--archives", help="With --prune: also the tables that kg revert brings back."
+        ),
+    ] = False,
+    unknown_copies: Annotated[
+        bool,
+        typer.Option(
+            "--unknown-copies",
+            help="With --prune: also source snapshots of no run of this database. Another"
+            " database's run, or one that is just being started, may need them.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --prune: only say what would go.")
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """List the runs of this target, newest first."""
+    """List the runs of this target, newest first; or prune them.
+
+    Pruning takes ended runs out of the ledger, drops their staging, and deletes their source
+    snapshots. What is in progress, and what kg revert may need, stays.
+
+    Examples: `kg runs`, `kg runs --prune --dry-run`, `kg runs --prune --older-than 7d`.
+    """
     STATE.json = json
+    if prune:
+        prune_runs(
+            older_than,
+            run or (),
+            archives=archives,
+            unknown_copies=unknown_copies,
+            dry_run=dry_run,
+            json=json,
+        )
+        return
+    if run or archives or unknown_copies or dry_run:
+        raise SettingsError(
+            "--run, --archives, --unknown-copies and --dry-run go with --prune", "add --prune"
+        )
     with target() as backend, ledger.transaction(backend.pool) as cursor:
         found = ledger.list_runs(cursor, limit) if ledger.is_installed(cursor) else ()
     rows = [
@@ -145,7 +197,9 @@ def _show(now: Progress) -> None:
     out.print(f"run {now.run_id}: {now.state}, {now.percent:.0f} % ({now.stage})")
     for name, (done, total) in now.tables.items():
         out.print(f"  {name}: {done:,} of {total:,} rows")
-    if not now.has_ended:
+    if now.state == RunState.PAUSED:
+        out.print(f"  paused; to let it go on: kg unpause {now.run_id}")
+    elif not now.has_ended:
         left = "?" if now.eta_seconds is None else f"{now.eta_seconds:.0f}"
         out.print(f"  {now.rows_per_second:,.0f} rows/s, about {left} s left")
     for name, (rows, steps, seen) in now.workers.items():

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from kgcore.errors import KGError, SettingsError
 from workers.cli import (
     backup,
+    control,
     demo,
     doctor,
     embedded,
@@ -55,7 +56,7 @@ def _options(
     )
 
 
-for module in (migrate, inspect, worker, doctor, optimize, backup, sample, demo):
+for module in (migrate, control, inspect, worker, doctor, optimize, backup, sample, demo):
     module.register(app)
 app.add_typer(embedded.app, name="embedded")
 

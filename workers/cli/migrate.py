@@ -13,6 +13,7 @@ from kgcore.migration import runs
 from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.model import Options, Run, RunState
 from kgcore.schema.translate.names import Names
+from workers.announce import announcements, fitting
 from workers.cli.bars import Bars
 from workers.cli.context import coordinator, local_workers, target
 from workers.cli.output import (
@@ -24,7 +25,7 @@ from workers.cli.output import (
     show_report,
 )
 from workers.cli.share import Publish, Serve, require_sight, sharing, sight_warning
-from workers.coordinator import Coordinator, Watcher, answering_workers
+from workers.coordinator import Coordinator, Watcher
 from workers.progress import Progress
 
 # Celery and pyarrow take a second or two to import.
@@ -106,6 +107,14 @@ def migrate(
     ] = "keep",
     serve: Serve = None,
     publish: Publish = None,
+    max_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Occupy at most N worker processes at a time, on all machines."),
+    ] = None,
+    max_rows_per_second: Annotated[
+        int | None,
+        typer.Option(min=1, help="Send the target at most N rows a second, to spare a live one."),
+    ] = None,
     detach: Detach = False,
     json: Json = False,
 ) -> int:
@@ -126,6 +135,8 @@ def migrate(
         only=tuple(only or ()),
         exclude=tuple(exclude or ()),
         names=_names(names),
+        max_workers=max_workers,
+        max_rows_per_second=max_rows_per_second,
     )
     if dry_run:
         return _dry_run(source, options, json=json)
@@ -134,7 +145,7 @@ def migrate(
         kg = stack.enter_context(coordinator(bars, _watcher(bars)))
         share = sharing(stack, serve, publish, detach=detach)
         kg.check(options)
-        require_sight(share, _workers(stack, local_workers))
+        require_sight(share, _workers(stack, local_workers, kg.target))
         run = kg.start(source, options, share)
         return _follow(kg, run.run_id, detach=detach, json=json)
 
@@ -163,7 +174,7 @@ def resume(
         bars = stack.enter_context(Bars(quiet=json))
         kg = stack.enter_context(coordinator(bars, _watcher(bars)))
         share = sharing(stack, serve, publish, detach=detach)
-        workers = _workers(stack, local_workers)
+        workers = _workers(stack, local_workers, kg.target)
         resumed = kg.resume(run, max_rejects, _if_exists(if_exists) if if_exists else None, share)
         if resumed.state is RunState.RUNNING and (
             warning := sight_warning(resumed, share, workers)
@@ -259,16 +270,23 @@ def _watcher(bars: Bars) -> Watcher:
     return Watcher(bars.stage, started, progress, bars.notice)
 
 
-def _workers(stack: ExitStack, number: int) -> tuple[str, ...]:
-    """Start local workers; return who answers, before anything is touched."""
+def _workers(stack: ExitStack, number: int, target: str) -> tuple[str, ...]:
+    """Start local workers; return who will read the source, before anything is touched."""
     if number:
         stack.enter_context(local_workers(number))
     deadline = time.monotonic() + (_WORKER_START_SECONDS if number else 0)
-    while len(names := answering_workers()) < max(number, 1):
+    while len(useful := fitting(found := announcements(), target)) < max(number, 1):
         if time.monotonic() >= deadline:
+            if found:
+                raise BrokerError(
+                    "workers answer, but none of this database and version"
+                    f" ({', '.join(worker.name for worker in found)})",
+                    "kg doctor says of each what it lacks; or let this command bring its own:"
+                    " --local-workers 2",
+                )
             raise BrokerError(
                 "no worker answers",
                 "start one on any machine: kg worker; or let this command bring its own:"
                 " --local-workers 2",
             )
-    return names
+    return tuple(worker.name for worker in useful if worker.kinds(target) - {"index"})

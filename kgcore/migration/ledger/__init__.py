@@ -3,8 +3,10 @@
 Tables and columns are documented in ``ledger.sql``.
 """
 
+from kgcore.migration.ledger.dispatch import mark_dispatched, next_steps
 from kgcore.migration.ledger.install import install, is_installed
-from kgcore.migration.ledger.lease import step_lock_key, terminate_holders
+from kgcore.migration.ledger.lease import count_holders, step_lock_key, terminate_holders
+from kgcore.migration.ledger.pace import book_turn
 from kgcore.migration.ledger.rejects import Reject, count_rejects, list_rejects, record_rejects
 from kgcore.migration.ledger.runs import (
     RunSummary,
@@ -15,21 +17,22 @@ from kgcore.migration.ledger.runs import (
     list_runs,
     lock_run,
     mark_reverted,
+    pause,
     read_run,
     reopen,
     running_run,
     set_address,
+    unpause,
 )
 from kgcore.migration.ledger.steps import (
     acquire,
     claim,
     close,
-    mark_dispatched,
     record_failure,
     renew_lease,
     require_current,
 )
-from kgcore.migration.ledger.sweep import Stale, ready_steps, stale_steps
+from kgcore.migration.ledger.sweep import Stale, stale_steps
 from kgcore.migration.ledger.totals import (
     StageProgress,
     TableTotals,
@@ -51,8 +54,10 @@ __all__ = [
     "TableTotals",
     "WorkerTotals",
     "acquire",
+    "book_turn",
     "claim",
     "close",
+    "count_holders",
     "count_rejects",
     "create_run",
     "done_positions",
@@ -68,8 +73,9 @@ __all__ = [
     "mark_dispatched",
     "mark_reverted",
     "mismatched_ids",
+    "next_steps",
+    "pause",
     "read_run",
-    "ready_steps",
     "record_failure",
     "record_rejects",
     "renew_lease",
@@ -84,5 +90,6 @@ __all__ = [
     "table_totals",
     "terminate_holders",
     "transaction",
+    "unpause",
     "worker_totals",
 ]

@@ -36,3 +36,19 @@ def terminate_holders(cursor: Cursor, run_id: str, *, expired_only: bool) -> int
     )
     (ended,) = cursor.fetchone() or (0,)
     return int(ended)
+
+
+def count_holders(cursor: Cursor, run_id: str) -> int:
+    """Return how many of the run's steps are being worked on at this moment."""
+    cursor.execute(
+        """
+        SELECT count(*) FROM kg_migration.steps AS step
+        JOIN pg_locks AS held ON held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+            AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (held.classid::bigint << 32 | held.objid::bigint) = (%(namespace)s | step.step_id)
+        WHERE step.run_id = %(run)s AND NOT step.done
+        """,
+        {"namespace": _NAMESPACE, "run": run_id},
+    )
+    (holders,) = cursor.fetchone() or (0,)
+    return int(holders)

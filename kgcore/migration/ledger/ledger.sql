@@ -9,7 +9,8 @@ CREATE TABLE IF NOT EXISTS kg_migration.runs (
     run_id          text PRIMARY KEY,
     protocol        integer NOT NULL,      -- workers of another protocol refuse the run
     state           text NOT NULL CHECK (state IN
-                        ('running', 'done', 'failed', 'rejected', 'mismatch', 'cancelled')),
+                        ('running', 'paused', 'done', 'failed', 'rejected', 'mismatch',
+                         'cancelled')),
     -- Raised by cancel and by a resume after an end: messages and writers of an earlier epoch
     -- are refused.
     epoch           integer NOT NULL DEFAULT 1,
@@ -20,6 +21,7 @@ CREATE TABLE IF NOT EXISTS kg_migration.runs (
     began_at        timestamptz NOT NULL,  -- before the source was frozen
     planned_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at     timestamptz,
+    paced_until     timestamptz,           -- with max_rows_per_second: when the next chunk may go
     reverted_at     timestamptz,
     freeze_seconds  double precision NOT NULL,
     plan_seconds    double precision NOT NULL,
@@ -29,7 +31,7 @@ CREATE TABLE IF NOT EXISTS kg_migration.runs (
 
 -- Two runs into the same tables at once are refused by this index, whoever asks and when.
 CREATE UNIQUE INDEX IF NOT EXISTS one_running_run
-    ON kg_migration.runs (target_schema) WHERE state = 'running';
+    ON kg_migration.runs (target_schema) WHERE state IN ('running', 'paused');
 
 -- What is migrated. A run has one source today; the rows of a step belong to a source, not a run.
 CREATE TABLE IF NOT EXISTS kg_migration.sources (
@@ -73,7 +75,8 @@ CREATE TABLE IF NOT EXISTS kg_migration.steps (
     planned_rows    bigint NOT NULL,
     weight          double precision NOT NULL,  -- its share of the progress bar
     done            boolean NOT NULL DEFAULT false,
-    dispatched_at   timestamptz,           -- last sent to the broker
+    -- Last sent to the broker; in the future where the step waits for its turn (paced_until).
+    dispatched_at   timestamptz,
     attempts        integer NOT NULL DEFAULT 0,
     lease_until     timestamptz,           -- renewed while its worker lives
     worker          text,
@@ -89,6 +92,12 @@ CREATE TABLE IF NOT EXISTS kg_migration.steps (
 );
 CREATE INDEX IF NOT EXISTS steps_run ON kg_migration.steps (run_id, stage, table_name);
 CREATE INDEX IF NOT EXISTS steps_open ON kg_migration.steps (run_id, step_id) WHERE NOT done;
+-- The next to send, and those that are under way: both are asked for after each step.
+CREATE INDEX IF NOT EXISTS steps_waiting
+    ON kg_migration.steps (run_id, stage, table_name, weight DESC, step_id)
+    WHERE NOT done AND dispatched_at IS NULL;
+CREATE INDEX IF NOT EXISTS steps_sent ON kg_migration.steps (run_id)
+    WHERE NOT done AND dispatched_at IS NOT NULL;
 
 -- Rows the target can't hold, whole: for each column its name, SQLite storage class and bytes.
 CREATE TABLE IF NOT EXISTS kg_migration.rejects (

@@ -12,6 +12,7 @@ from psycopg2.extras import Json, execute_values
 from kgcore.errors import RunNotFoundError, TargetBusyError
 from kgcore.migration.ledger.install import is_installed
 from kgcore.migration.model import (
+    IN_PROGRESS,
     NewStep,
     Options,
     PlannedTable,
@@ -109,6 +110,9 @@ def create_run(
         ],
         page_size=1000,
     )
+    # Without statistics the next steps are looked for by sorting all: 6.5 ms instead of 1.4, after
+    # each step of a run of 20,000.
+    cursor.execute("ANALYZE kg_migration.steps, kg_migration.stages")
 
 
 def read_run(cursor: Cursor, run_id: str) -> Run:
@@ -169,8 +173,8 @@ def list_runs(cursor: Cursor, limit: int = 100) -> tuple[RunSummary, ...]:
 def running_run(cursor: Cursor, schema: str) -> str | None:
     """Return the id of the run in progress into this schema, if there is one."""
     cursor.execute(
-        "SELECT run_id FROM kg_migration.runs WHERE target_schema = %s AND state = 'running'",
-        (schema,),
+        "SELECT run_id FROM kg_migration.runs WHERE target_schema = %s AND state = ANY(%s)",
+        (schema, [str(state) for state in IN_PROGRESS]),
     )
     row = cursor.fetchone()
     return row[0] if row else None
@@ -230,6 +234,25 @@ def reopen(cursor: Cursor, run_id: str, options: Options) -> None:
         raise TargetBusyError(
             "another run into the same schema is in progress", *_BUSY_HINT
         ) from None
+    _forget_attempts(cursor, run_id)
+
+
+def pause(cursor: Cursor, run_id: str) -> None:
+    """Let nothing new of a running run begin. The caller holds its lock."""
+    cursor.execute("UPDATE kg_migration.runs SET state = 'paused' WHERE run_id = %s", (run_id,))
+
+
+def unpause(cursor: Cursor, run_id: str, options: Options) -> None:
+    """Let a paused run go on in the same epoch, with fresh attempts. The caller holds its lock."""
+    cursor.execute(
+        "UPDATE kg_migration.runs SET state = 'running', options = %s, paced_until = NULL"
+        " WHERE run_id = %s",
+        (Json(options.to_json()), run_id),
+    )
+    _forget_attempts(cursor, run_id)
+
+
+def _forget_attempts(cursor: Cursor, run_id: str) -> None:
     cursor.execute(
         "UPDATE kg_migration.steps SET attempts = 0, lease_until = NULL, dispatched_at = NULL,"
         " started_at = NULL WHERE run_id = %s AND NOT done",

@@ -1,13 +1,13 @@
 """A step's life: claimed in a short transaction, then done and recorded in one with its work."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from kgcore.errors import StepFencedError
 from kgcore.migration.ledger.lease import step_lock_key
 from kgcore.migration.ledger.runs import end_run, lock_run
-from kgcore.migration.model import Outcome, Run, RunState, Stage, Step, StepRef
+from kgcore.migration.model import IN_PROGRESS, Outcome, Run, RunState, Stage, Step, StepRef
 
 #: Given the open steps of each stage of each table, says which stages may go.
 Unlock = Callable[[Mapping[tuple[Stage, str], int]], frozenset[tuple[Stage, str]]]
@@ -61,11 +61,12 @@ def acquire(cursor: Cursor, step_id: int) -> bool:
 
 def close(
     cursor: Cursor, ref: StepRef, outcome: Outcome, unlock: Unlock, end: RunState | None = None
-) -> tuple[int, ...]:
-    """Record the step as done in the transaction of its work; return the steps it made ready.
+) -> RunState:
+    """Record the step as done in the transaction of its work, and unlock what waited for it.
 
-    Raises :class:`StepFencedError`, by which the work is rolled back, when the run was cancelled,
-    ended or resumed in the meantime. Holding the run's row makes exactly one last finisher.
+    Returns the run's state. Raises :class:`StepFencedError`, by which the work is rolled back, when
+    the run was cancelled, ended or resumed in the meantime; in a paused run what was begun counts.
+    Holding the run's row makes exactly one last finisher.
     """
     cursor.execute(
         "UPDATE kg_migration.steps SET done = true, finished_at = clock_timestamp(),"
@@ -83,7 +84,7 @@ def close(
         ),
     )
     group = cursor.fetchone()
-    require_current(cursor, ref)
+    state = require_current(cursor, ref, or_paused=True)
     cursor.execute(
         "UPDATE kg_migration.stages SET open_steps = open_steps - 1"
         " WHERE run_id = %s AND (stage, table_name) = %s RETURNING open_steps",
@@ -92,21 +93,27 @@ def close(
     (left,) = cursor.fetchone() or (0,)
     if end is not None:
         end_run(cursor, ref.run_id, end)
-    return _advance(cursor, ref.run_id, unlock) if left == 0 else ()
+    if left == 0:
+        _unlock(cursor, ref.run_id, unlock)
+    return end or state
 
 
-def require_current(cursor: Cursor, ref: StepRef, *, lock: bool = True) -> None:
-    """Raise :class:`StepFencedError` unless the run is running in the same epoch.
+def require_current(
+    cursor: Cursor, ref: StepRef, *, lock: bool = True, or_paused: bool = False
+) -> RunState:
+    """Return the run's state; raise :class:`StepFencedError` unless it runs in the same epoch.
 
     With ``lock`` it stays so until the transaction ends; without, it is a look that spares the work
-    of a step whose run has ended.
+    of a step whose run has ended. With ``or_paused`` a paused run will do.
     """
     state, epoch = lock_run(cursor, ref.run_id, wait=lock)
-    if state is not RunState.RUNNING or epoch != ref.epoch:
+    goes_on = state in IN_PROGRESS if or_paused else state is RunState.RUNNING
+    if not goes_on or epoch != ref.epoch:
         raise StepFencedError(
             f"run {ref.run_id} is {state} in epoch {epoch}; a writer of epoch {ref.epoch} is late",
             "nothing to do: its work was rolled back",
         )
+    return state
 
 
 def record_failure(cursor: Cursor, run: Run, step: Step, error: str) -> bool:
@@ -149,17 +156,7 @@ def renew_lease(cursor: Cursor, step_id: int, seconds: float) -> None:
     )
 
 
-def mark_dispatched(cursor: Cursor, step_ids: Sequence[int]) -> None:
-    """Note that messages for these steps are about to be sent."""
-    if step_ids:
-        cursor.execute(
-            "UPDATE kg_migration.steps SET dispatched_at = clock_timestamp()"
-            " WHERE step_id = ANY(%s)",
-            (list(step_ids),),
-        )
-
-
-def _advance(cursor: Cursor, run_id: str, unlock: Unlock) -> tuple[int, ...]:
+def _unlock(cursor: Cursor, run_id: str, unlock: Unlock) -> None:
     cursor.execute(
         "SELECT stage, table_name, open_steps, ready FROM kg_migration.stages WHERE run_id = %s",
         (run_id,),
@@ -169,16 +166,9 @@ def _advance(cursor: Cursor, run_id: str, unlock: Unlock) -> tuple[int, ...]:
     fresh = [
         (stage, table) for stage, table, _, ready in rows if not ready and (stage, table) in free
     ]
-    if not fresh:
-        return ()
-    cursor.execute(
-        "UPDATE kg_migration.stages SET ready = true"
-        " WHERE run_id = %s AND (stage, table_name) IN %s",
-        (run_id, tuple(fresh)),
-    )
-    cursor.execute(
-        "SELECT step_id FROM kg_migration.steps WHERE run_id = %s AND (stage, table_name) IN %s"
-        " AND NOT done ORDER BY weight DESC, step_id",
-        (run_id, tuple(fresh)),
-    )
-    return tuple(step_id for (step_id,) in cursor.fetchall())
+    if fresh:
+        cursor.execute(
+            "UPDATE kg_migration.stages SET ready = true"
+            " WHERE run_id = %s AND (stage, table_name) IN %s",
+            (run_id, tuple(fresh)),
+        )

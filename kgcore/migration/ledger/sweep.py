@@ -5,34 +5,30 @@ from dataclasses import dataclass
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from kgcore.migration.ledger.lease import step_lock_key
+from kgcore.migration.model import Run, Stage, StepRef
 
 
 @dataclass(frozen=True, slots=True)
 class Stale:
     """Steps that nobody works on. ``lost`` ones were claimed once, and their worker is gone;
-    ``idle`` ones were sent (or never sent) and not claimed for the grace time.
+    ``idle`` ones were sent and not claimed for the grace time.
     """
 
-    lost: tuple[int, ...]
-    idle: tuple[int, ...]
+    lost: tuple[StepRef, ...]
+    idle: tuple[StepRef, ...]
 
 
-def ready_steps(cursor: Cursor, run_id: str) -> tuple[int, ...]:
-    """Return all steps that could be done now and are not, in the order in which to send them."""
+def stale_steps(cursor: Cursor, run: Run, grace_seconds: float) -> Stale:
+    """Return the steps whose lock nobody holds, after a grace time since the last sign.
+
+    Those that were never sent are not among them: :func:`next_steps` has them.
+    """
     cursor.execute(
-        f"SELECT step.step_id {_READY} ORDER BY step.weight DESC, step.step_id", {"run": run_id}
-    )
-    return tuple(step_id for (step_id,) in cursor.fetchall())
-
-
-def stale_steps(cursor: Cursor, run_id: str, grace_seconds: float) -> Stale:
-    """Return the ready steps whose lock nobody holds, after a grace time since the last sign."""
-    cursor.execute(
-        f"""
-        SELECT step.step_id, step.started_at IS NOT NULL
-            AND step.started_at >= coalesce(step.dispatched_at, step.started_at)
-        {_READY}
-        AND greatest(step.dispatched_at, step.started_at, '-infinity')
+        """
+        SELECT step.step_id, step.stage, coalesce(step.started_at >= step.dispatched_at, false)
+        FROM kg_migration.steps AS step
+        WHERE step.run_id = %(run)s AND NOT step.done AND step.dispatched_at IS NOT NULL
+        AND greatest(step.dispatched_at, step.started_at)
             < clock_timestamp() - make_interval(secs => %(grace)s)
         AND NOT EXISTS (
             SELECT 1 FROM pg_locks AS held
@@ -42,18 +38,13 @@ def stale_steps(cursor: Cursor, run_id: str, grace_seconds: float) -> Stale:
         )
         ORDER BY step.weight DESC, step.step_id
         """,
-        {"run": run_id, "grace": grace_seconds, "zero": step_lock_key(0)},
+        {"run": run.run_id, "grace": grace_seconds, "zero": step_lock_key(0)},
     )
-    rows = cursor.fetchall()
+    found = [
+        (StepRef(run.run_id, step_id, run.epoch, Stage(stage)), claimed)
+        for step_id, stage, claimed in cursor.fetchall()
+    ]
     return Stale(
-        tuple(step_id for step_id, claimed in rows if claimed),
-        tuple(step_id for step_id, claimed in rows if not claimed),
+        tuple(ref for ref, claimed in found if claimed),
+        tuple(ref for ref, claimed in found if not claimed),
     )
-
-
-_READY = """
-FROM kg_migration.steps AS step
-JOIN kg_migration.stages AS stage ON stage.run_id = step.run_id
-    AND stage.stage = step.stage AND stage.table_name = step.table_name
-WHERE step.run_id = %(run)s AND NOT step.done AND stage.ready
-"""

@@ -4,3 +4,9 @@
 ALTER TABLE kg_migration.sources ADD COLUMN IF NOT EXISTS address text;
 ALTER TABLE kg_migration.sources
     ADD COLUMN IF NOT EXISTS not_carried_over jsonb NOT NULL DEFAULT '[]';
+
+ALTER TABLE kg_migration.runs ADD COLUMN IF NOT EXISTS paced_until timestamptz;
+ALTER TABLE kg_migration.runs DROP CONSTRAINT IF EXISTS runs_state_check;
+ALTER TABLE kg_migration.runs ADD CONSTRAINT runs_state_check CHECK (state IN
+    ('running', 'paused', 'done', 'failed', 'rejected', 'mismatch', 'cancelled'));
+DROP INDEX IF EXISTS kg_migration.one_running_run;

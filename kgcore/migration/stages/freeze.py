@@ -5,13 +5,14 @@ being written at this moment. The user's own file is only read; ``immutable=1`` 
 because that hides the committed rows of a WAL.
 """
 
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +35,7 @@ _OF_THE_APPLICATION = (
     "no such collation",
     "no such module",
 )
+_SCRATCH, _LOCK, _COPY = "freeze-", "lock", "copy.db"
 
 Progress = Callable[[int, int], None]
 
@@ -46,8 +48,12 @@ def freeze(source: Path, directory: Path, progress: Progress | None = None) -> S
     """
     _examine(source)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix="freeze-", dir=directory) as scratch:
-        copy = Path(scratch) / "copy.db"
+    with (
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=directory) as scratch,
+        (Path(scratch) / _LOCK).open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Says that we live, and is given up when we don't.
+        copy = Path(scratch) / _COPY
         _back_up(source, copy, Path(scratch), progress)
         # Both only read the copy, and both leave the interpreter lock while they do.
         with ThreadPoolExecutor(2) as threads:
@@ -93,6 +99,17 @@ def discard(path: Path) -> None:
     """Delete the copy and its note; that they are gone already is fine."""
     path.unlink(missing_ok=True)
     _note(path).unlink(missing_ok=True)
+
+
+def abandoned(directory: Path) -> Iterator[Path]:
+    """Yield the folders of those who were killed while they froze; known by their free locks."""
+    for scratch in sorted(directory.glob(f"{_SCRATCH}*")):
+        try:
+            with (scratch / _LOCK).open("w" if (scratch / _COPY).exists() else "r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # Someone has it, or is about to make it.
+            continue
+        yield scratch
 
 
 def _examine(source: Path) -> None:

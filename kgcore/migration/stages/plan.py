@@ -146,6 +146,8 @@ def _bounded(options: Options, size: int, rows: int) -> int:
     asked = options.chunk_rows
     if options.most_chunks is not None:
         asked = max(asked, -(-rows // options.most_chunks))
+    if options.max_rows_per_second is not None:
+        asked = min(asked, options.max_rows_per_second)  # A chunk is what is sent in one go.
     return max(1, min(asked, _CHUNK_BYTES * rows // max(size, 1))) if rows else asked
 
 
