@@ -13,14 +13,11 @@ ledger and the tables agree.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import Event, Thread
 
-import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import Identifier
 
@@ -158,29 +155,45 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
     if claimed is None:
         return StepResult(place.worker)
     run, step = claimed
+    result: StepResult | None = None
     try:
-        with _lease_kept(place.pool, run, step), ledger.transaction(place.pool) as cursor:
+        with (
+            ledger.lease_kept(place.pool, step, run.options.lease_seconds),
+            ledger.transaction(place.pool) as cursor,
+        ):
             if not ledger.acquire(cursor, step.step_id):
                 return StepResult(place.worker)
-            ledger.require_current(cursor, ref, lock=False)
-            if step.stage is not Stage.CUTOVER:
-                # Work and ledger row are one transaction: a crash loses both or neither, and the
-                # run goes on from what is there. Waiting for the disk 70 times took 0.3 s.
-                cursor.execute("SET LOCAL synchronous_commit = off")
-            outcome = _WORK[step.stage](place, cursor, run, step, ref)
-            end = RunState.DONE if step.stage is Stage.CUTOVER else None
-            unlock = partial(unlocked, run.tables)
-            fresh = ledger.close(cursor, ref, outcome, unlock, end)
-            ledger.mark_dispatched(cursor, fresh)
+            result = _do(place, cursor, run, step, ref)
     except StepFencedError as fenced:
         _log.info("%s: %s", step, fenced.message)
         return StepResult(place.worker)
     except Exception as error:  # noqa: BLE001 (whatever it is goes into the ledger, with its text)
-        return _failed(place, run, step, ref, error)
-    if end is RunState.DONE:
+        # Of a COMMIT it may be the answer alone that was lost: the ledger knows.
+        if result is None or not _is_done(place, step):
+            return _failed(place, run, step, ref, error)
+    if result.state is RunState.DONE:
         _discard(run)
+    return result
+
+
+def _do(place: Workplace, cursor: Cursor, run: Run, step: Step, ref: StepRef) -> StepResult:
+    """Do the step and record it as done; true once the caller's transaction is committed."""
+    ledger.require_current(cursor, ref, lock=False)
+    if step.stage is not Stage.CUTOVER:
+        # Work and ledger row are one transaction: a crash loses both or neither, and the
+        # run goes on from what is there. Waiting for the disk 70 times took 0.3 s.
+        cursor.execute("SET LOCAL synchronous_commit = off")
+    outcome = _WORK[step.stage](place, cursor, run, step, ref)
+    end = RunState.DONE if step.stage is Stage.CUTOVER else None
+    fresh = ledger.close(cursor, ref, outcome, partial(unlocked, run.tables), end)
+    ledger.mark_dispatched(cursor, fresh)
     dispatch = tuple(StepRef(run.run_id, step_id, ref.epoch) for step_id in fresh)
     return StepResult(place.worker, outcome, step, dispatch, end)
+
+
+def _is_done(place: Workplace, step: Step) -> bool:
+    with ledger.transaction(place.pool) as cursor:
+        return ledger.is_done(cursor, step.step_id)
 
 
 def _claim(place: Workplace, ref: StepRef) -> tuple[Run, Step] | None:
@@ -374,27 +387,3 @@ def _discard(run: Run) -> None:
 def _digest_checked(source: SourceSnapshot, *_identity: int) -> None:
     """Once a process for each file: the digest costs as much as reading it."""
     freeze.verify_digest(source)
-
-
-@contextmanager
-def _lease_kept(pool: ConnectionPool, run: Run, step: Step) -> Iterator[None]:
-    """Renew the lease while the block runs, from a thread: a stopped process renews nothing."""
-    seconds = run.options.lease_seconds
-    ended = Event()
-
-    def renew() -> None:
-        while not ended.wait(seconds / 3):
-            try:
-                with ledger.transaction(pool) as cursor:
-                    ledger.renew_lease(cursor, step.step_id, seconds)
-            except (psycopg2.Error, KGError) as error:
-                # The step itself meets the same trouble, and reports it.
-                _log.warning("the lease of %s was not renewed: %s", step, error)
-
-    thread = Thread(target=renew, name=f"lease-{step.step_id}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -20,8 +20,15 @@ class State:
 
     debug: bool = False
     json: bool = False
-    after_interrupt: str = ""
+    run_id: str = ""
     interrupted: bool = False
+
+    @property
+    def to_go_on(self) -> str:
+        """The commands that make something of the run that was begun; empty where none was."""
+        if not self.run_id:
+            return ""
+        return f"to go on: kg resume {self.run_id}; to give it up: kg cancel {self.run_id}"
 
     def heed(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed.

@@ -4,7 +4,12 @@ Tables and columns are documented in ``ledger.sql``.
 """
 
 from kgcore.migration.ledger.install import install, is_installed
-from kgcore.migration.ledger.lease import step_lock_key, terminate_holders
+from kgcore.migration.ledger.lease import (
+    lease_kept,
+    renew_lease,
+    step_lock_key,
+    terminate_holders,
+)
 from kgcore.migration.ledger.rejects import Reject, count_rejects, list_rejects, record_rejects
 from kgcore.migration.ledger.runs import (
     RunSummary,
@@ -23,9 +28,9 @@ from kgcore.migration.ledger.steps import (
     acquire,
     claim,
     close,
+    is_done,
     mark_dispatched,
     record_failure,
-    renew_lease,
     require_current,
 )
 from kgcore.migration.ledger.sweep import Stale, ready_steps, stale_steps
@@ -59,8 +64,10 @@ __all__ = [
     "find_run",
     "frozen_view",
     "install",
+    "is_done",
     "is_installed",
     "latest_done",
+    "lease_kept",
     "list_rejects",
     "list_runs",
     "lock_run",
