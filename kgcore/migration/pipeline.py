@@ -371,7 +371,8 @@ def _local(place: Workplace, source: SourceSnapshot) -> Path:
             "workers need the coordinator's KG_DATA_DIR on a disk they share",
         )
     stat = path.stat()
-    _digest_checked(source, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    # Not the time of modification: whoever changes the file can set that back.
+    _digest_checked(source, stat.st_ino, stat.st_size, stat.st_ctime_ns)
     return path
 
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.soak.rounds import BrokenPromiseError, Round, deck, make_sources
+from tests.soak.rounds import BrokenPromiseError, Card, Decks, Round, make_sources
 from tests.soak.tally import Tally
 from tests.soak.user import GaveUpError
 from tests.soak.world import world
@@ -27,16 +27,17 @@ def soak(seconds: float, seed: int, logs: Path, tally: Tally) -> None:
     Raises :class:`BrokenPromiseError` and :class:`GaveUpError`.
     """
     rng = random.Random(seed)
+    decks = Decks(rng)
     sources = make_sources(logs, seed)
-    cards = deck(rng)
     with world(logs) as place:
         began = time.monotonic()
-        hand: list[tuple[str, str]] = []  # None in the first round, which makes the old tables.
+        hand: list[Card] = []  # None in the first round, which makes the old tables.
         number = 0
         while number == 0 or time.monotonic() - began < seconds:
             now = time.monotonic()
             source = sources[number % 2]
-            one = Round(place, source, hand, rng, logs / f"round-{number:03}", tally)
+            delays = random.Random(f"{seed} {number}")
+            one = Round(place, source, hand, delays, logs / f"round-{number:03}", tally)
             one.play()
             rows = one.check()
             print(
@@ -46,9 +47,8 @@ def soak(seconds: float, seed: int, logs: Path, tally: Tally) -> None:
                 flush=True,
             )
             number += 1
-            # What came too late for its stage is dealt again.
-            hand = one.hand + [next(cards) for _ in range(rng.randint(*_FAULTS_A_ROUND))]
-            del hand[_FAULTS_A_ROUND[1] :]
+            decks.back(one.hand)
+            hand = decks.hand(rng.randint(*_FAULTS_A_ROUND))
 
 
 def main() -> int:

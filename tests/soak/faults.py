@@ -214,5 +214,5 @@ _OF_STEPS: dict[str, Fault] = {
 
 
 def faults_of(stage: str) -> dict[str, Fault]:
-    """What can strike in a stage: freeze and plan are the command's own, the others the workers'."""
+    """What can strike in a stage. Freeze and plan are done by the command, the rest by workers."""
     return _OF_COMMANDS if stage in {"freeze", "plan"} else _OF_STEPS

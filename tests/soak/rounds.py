@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,12 +41,27 @@ def make_sources(directory: Path, seed: int) -> tuple[Path, Path]:
     return paths
 
 
-def deck(rng: random.Random) -> Iterator[Card]:
-    """Deal every fault in every stage, shuffled, over and over."""
-    while True:
-        cards = [(stage, fault) for stage in STAGES for fault in faults_of(stage)]
-        rng.shuffle(cards)
-        yield from cards
+class Decks:
+    """Deals hands of faults: of each stage every one, shuffled, before one comes again."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._cards: dict[str, list[str]] = {stage: [] for stage in STAGES}
+
+    def hand(self, number: int) -> list[Card]:
+        """Deal so many faults, each in a stage of its own."""
+        return [(stage, self._next(stage)) for stage in self._rng.sample(STAGES, number)]
+
+    def back(self, cards: list[Card]) -> None:
+        """Take back what did not strike; it comes next."""
+        for stage, fault in cards:
+            self._cards[stage].append(fault)
+
+    def _next(self, stage: str) -> str:
+        if not self._cards[stage]:
+            self._cards[stage] = list(faults_of(stage))
+            self._rng.shuffle(self._cards[stage])
+        return self._cards[stage].pop()
 
 
 @dataclass
