@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 
-.PHONY: help setup demo test test-long check format format-check lint types layers bench bench-graph soak clean
+.PHONY: help setup demo test check format format-check lint types layers bench bench-graph soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,9 +29,6 @@ demo: $(STAMP) ## migrate a sample graph with private servers
 
 test: $(STAMP) ## run the tests; choose some with ARGS="-k name"
 	$(BIN)/python -m pytest $(ARGS)
-
-test-long: $(STAMP) ## run the tests that wait for minutes, too
-	KG_LONG_TESTS=1 $(BIN)/python -m pytest $(ARGS)
 
 format: $(STAMP) ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix --quiet .

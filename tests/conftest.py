@@ -32,10 +32,12 @@ def unavailable(reason: str) -> NoReturn:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave tests that wait for long to those who ask for them."""
-    if not CALLERS_ENVIRONMENT.get("KG_LONG_TESTS"):
+    if CALLERS_ENVIRONMENT.get("KG_TEST_SLOW") != "1":
         for item in items:
             if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="it takes long: make test-long"))
+                item.add_marker(
+                    pytest.mark.skip(reason="it waits for long; KG_TEST_SLOW=1 asks for it")
+                )
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,7 @@ def test_redis_goes_silent_without_a_word(
             scene.complete(coordinator, 90)
 
 
+@pytest.mark.long
 def test_redis_is_out_of_memory(redis_scene: Scene, own_redis_server: RedisServer) -> None:
     scene = redis_scene
     scene.begin()

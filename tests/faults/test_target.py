@@ -43,6 +43,7 @@ def test_postgres_is_gone_for_good(
             scene.complete(coordinator)
 
 
+@pytest.mark.long
 def test_the_disk_of_the_target_is_full(
     postgres_scene: Scene, own_postgres_server: PostgresServer
 ) -> None:
