@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 
-.PHONY: help setup demo test check format format-check lint types layers bench bench-graph clean
+.PHONY: help setup demo test check format format-check lint types layers bench bench-graph soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,6 +53,9 @@ check: $(STAMP) ## the gate: format, lint, types, layers, tests
 
 bench: $(STAMP) ## measure a migration
 	$(BIN)/python -m benchmarks.migration $(ARGS)
+
+soak: $(STAMP) ## kill what can be killed during migrations: SECONDS=600 SEED=1
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 bench-graph: $(STAMP) ## measure the graph's calls on both databases
 	$(BIN)/python -m benchmarks.graph $(ARGS)

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
 
     # The URL may carry a password: SecretStr keeps it out of repr and messages.
     kg_redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    kg_target_patience_seconds: float = Field(default=60.0, ge=0, le=86_400)
     kg_data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("jarvis-kg"))
     kg_cache_dir: Path | None = None
     kg_cache_bytes: ByteSize = Field(default=ByteSize(50 << 30), gt=0)

@@ -25,14 +25,18 @@ task_ignore_result = True
 result_backend = None
 # A worker may be started before Redis is.
 broker_connection_retry_on_startup = True
+# A Redis that is out of memory refuses acknowledgements: wait for it instead of ending.
+broker_channel_error_retry = True
 # After a lost connection a late-acknowledged task goes on: its work is fenced by the ledger.
 worker_cancel_long_running_tasks_on_connection_loss = False
 broker_transport_options = {
     # A step may take hours (an index of a large table). Redelivery to an idle worker would be
     # a no-op, and the sweeper finds lost steps long before.
     "visibility_timeout": 6 * 3600,
-    # A dead peer that sends no RST is noticed by these.
-    "socket_timeout": 30,
+    # A dead peer that sends no RST is noticed by these. The retry is for acknowledgements: after
+    # one that failed (kombu 5.7) the worker stays connected and never takes a message again.
+    "socket_timeout": 10,
+    "retry_on_timeout": True,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 10,

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -44,8 +44,7 @@ _SWEEP_SECONDS = 2.0
 _QUIET_SECONDS = 10.0
 # How long a paused run is taken for paused without a look at the ledger.
 _PAUSED_SECONDS = 30.0
-# The target may restart; for so long the coordinator waits for it before it gives up.
-_TARGET_GONE_SECONDS = 60.0
+_TARGET_GONE = (psycopg2.OperationalError, psycopg2.InterfaceError, TargetUnreachableError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +61,16 @@ class Coordinator:
     """Runs on one target, sent over one Redis. Safe to be many at once, for the same run too."""
 
     def __init__(
-        self, backend: PostgreSQLBackend, channel: Channel, data_dir: Path, watcher: Watcher
+        self,
+        backend: PostgreSQLBackend,
+        channel: Channel,
+        data_dir: Path,
+        watcher: Watcher,
+        *,
+        patience_seconds: float,
     ) -> None:
         self._pool = backend.pool
+        self._patience_seconds = patience_seconds
         self._channel = channel
         self._data_dir = data_dir
         self._watcher = watcher
@@ -93,8 +99,8 @@ class Coordinator:
             prepared = self._shared(prepared, share)
         run = runs.start(self._pool, prepared, options)
         self._watcher.started(run)
-        self._channel.keep(self._pool, run.run_id, replace=True)
-        self._send(runs.ready(self._pool, run))
+        self._patiently(lambda: self._channel.keep(self._pool, run.run_id, replace=True))
+        self._send(self._patiently(lambda: runs.ready(self._pool, run)))
         return run
 
     def resume(
@@ -116,15 +122,16 @@ class Coordinator:
             self._pool, run_id, max_rejects=max_rejects, if_exists=if_exists, address=address
         )
         self._watcher.started(run)
-        self._channel.keep(self._pool, run.run_id, replace=True)
-        swept = runs.sweep(self._pool, run_id, grace_seconds=0.0)
+        self._patiently(lambda: self._channel.keep(self._pool, run.run_id, replace=True))
+        sweep = partial(runs.sweep, grace_seconds=0.0)
+        swept = self._patiently(lambda: sweep(self._pool, run_id))
         self._send(swept.lost + swept.fresh)
         return run
 
     def follow(self, run_id: str) -> Report:
         """Watch over a run until it has ended: show its progress, send again what was lost.
 
-        Raises :class:`KGError` if the target stays away for a minute.
+        Raises :class:`TargetUnreachableError` if the target stays away for the patience time.
         """
         sweep_at = quiet_since = time.monotonic()
         last_steps = -1
@@ -259,12 +266,19 @@ class Coordinator:
             )
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask the target, for a minute if it has to be, because it may be restarting."""
-        return Retrying(
-            retry=retry_if_exception_type((psycopg2.OperationalError, psycopg2.InterfaceError))
-            | retry_if_exception_type(TargetUnreachableError),
-            stop=stop_after_delay(_TARGET_GONE_SECONDS),
-            wait=wait_random_exponential(multiplier=0.2, max=3),
-            before_sleep=lambda _: self._watcher.notice("the target does not answer; waiting"),
-            reraise=True,
-        )(ask)
+        """Ask the target, and for the patience time ask again: it may be restarting."""
+        try:
+            return Retrying(
+                retry=retry_if_exception_type(_TARGET_GONE),
+                stop=stop_after_delay(self._patience_seconds),
+                wait=wait_random_exponential(multiplier=0.2, max=3),
+                before_sleep=lambda _: self._watcher.notice("the target does not answer; waiting"),
+                reraise=True,
+            )(ask)
+        except TargetUnreachableError as error:
+            why, mend = error.message, error.hint
+        except _TARGET_GONE as error:
+            why, mend = " ".join(str(error).split()), "check that the server runs"
+        raise TargetUnreachableError(
+            f"the target did not answer for {self._patience_seconds:g} s: {why}", mend
+        )

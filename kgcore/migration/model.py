@@ -54,6 +54,7 @@ class Options:
     max_rejects: int = 0
     max_attempts: int = 5
     lease_seconds: float = 30.0
+    lock_seconds: float = 60.0  # how long the cutover tries to lock the live tables
     allow_missing: bool = False
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

@@ -20,13 +20,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
-import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import Identifier
 
-from kgcore.backends import ConnectionPool
 from kgcore.errors import (
     FetchError,
     KGError,
@@ -183,32 +180,45 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
     run, step = claimed
     if trouble is not None:
         return _failed(place, run, step, ref, trouble)
+    result: StepResult | None = None
     try:
         with (
             _source_kept(place, run, step),
-            _lease_kept(place.pool, run, step),
+            ledger.lease_kept(place.pool, step, run.options.lease_seconds),
             ledger.transaction(place.pool) as cursor,
         ):
             if not ledger.acquire(cursor, step.step_id):
                 return StepResult(place.worker)
-            ledger.require_current(cursor, ref, lock=False)
-            if step.stage is not Stage.CUTOVER:
-                # Work and ledger row are one transaction: a crash loses both or neither, and the
-                # run goes on from what is there. Waiting for the disk 70 times took 0.3 s.
-                cursor.execute("SET LOCAL synchronous_commit = off")
-            outcome = _WORK[step.stage](place, cursor, run, step, ref)
-            end = RunState.DONE if step.stage is Stage.CUTOVER else None
-            unlock = partial(unlocked, run.tables)
-            state = ledger.close(cursor, ref, outcome, unlock, end)
-            dispatch = ledger.next_steps(cursor, replace(run, state=state))
+            result = _do(place, cursor, run, step, ref)
     except StepFencedError as fenced:
         _log.info("%s: %s", step, fenced.message)
         return StepResult(place.worker)
     except Exception as error:  # noqa: BLE001 (whatever it is goes into the ledger, with its text)
-        return _failed(place, run, step, ref, error)
-    if end is RunState.DONE:
+        # Of a COMMIT it may be the answer alone that was lost: the ledger knows.
+        if result is None or not _is_done(place, step):
+            return _failed(place, run, step, ref, error)
+    if result.state is RunState.DONE:
         place.discard(run)
+    return result
+
+
+def _do(place: Workplace, cursor: Cursor, run: Run, step: Step, ref: StepRef) -> StepResult:
+    """Do the step and record it as done; true once the caller's transaction is committed."""
+    ledger.require_current(cursor, ref, lock=False)
+    if step.stage is not Stage.CUTOVER:
+        # Work and ledger row are one transaction: a crash loses both or neither, and the
+        # run goes on from what is there. Waiting for the disk 70 times took 0.3 s.
+        cursor.execute("SET LOCAL synchronous_commit = off")
+    outcome = _WORK[step.stage](place, cursor, run, step, ref)
+    end = RunState.DONE if step.stage is Stage.CUTOVER else None
+    state = ledger.close(cursor, ref, outcome, partial(unlocked, run.tables), end)
+    dispatch = ledger.next_steps(cursor, replace(run, state=state))
     return StepResult(place.worker, outcome, step, dispatch, end)
+
+
+def _is_done(place: Workplace, step: Step) -> bool:
+    with ledger.transaction(place.pool) as cursor:
+        return ledger.is_done(cursor, step.step_id)
 
 
 def _claim(place: Workplace, ref: StepRef, *, anyway: bool = False) -> tuple[Run, Step] | None:
@@ -414,27 +424,3 @@ class _SourceAwayError(Exception):
     def __init__(self, run: Run) -> None:
         super().__init__(run.run_id)
         self.run = run
-
-
-@contextmanager
-def _lease_kept(pool: ConnectionPool, run: Run, step: Step) -> Iterator[None]:
-    """Renew the lease while the block runs, from a thread: a stopped process renews nothing."""
-    seconds = run.options.lease_seconds
-    ended = Event()
-
-    def renew() -> None:
-        while not ended.wait(seconds / 3):
-            try:
-                with ledger.transaction(pool) as cursor:
-                    ledger.renew_lease(cursor, step.step_id, seconds)
-            except (psycopg2.Error, KGError) as error:
-                # The step itself meets the same trouble, and reports it.
-                _log.warning("the lease of %s was not renewed: %s", step, error)
-
-    thread = Thread(target=renew, name=f"lease-{step.step_id}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

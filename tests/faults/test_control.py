@@ -94,7 +94,7 @@ def test_local_workers_end_with_their_killed_command(scene: Scene) -> None:
                 os.killpg(coordinator.pid, signal.SIGKILL)
                 coordinator.wait()
             hold.release()
-            _, alive = psutil.wait_procs(workers, 4)
+            _, alive = psutil.wait_procs(workers, 40)
             assert alive == []
         finally:
             for worker in workers:

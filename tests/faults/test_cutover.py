@@ -1,5 +1,6 @@
 """Faults around the one transaction that makes the new tables live."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,23 @@ def test_a_reader_delays_the_cutover(scene: Scene) -> None:
                 wait_for(lambda: scene.database.rows(_WAITS_FOR_LOCK))
         scene.complete(coordinator)
     assert scene.attempts()[step] == 1
+
+
+def test_a_reader_who_stays_fails_the_run_which_goes_on_later(scene: Scene) -> None:
+    scene.old_tables()
+    scene.begin(if_exists="replace", lock_seconds=3.0)
+    scene.steps_here("load", "index", "key", "verify")
+    with scene.kg.workers(1):
+        with _reader(scene), scene.follow() as coordinator:
+            out, _ = coordinator.communicate(timeout=60)
+            assert coordinator.returncode == 1
+            scene.assert_untouched()
+        (error,) = json.loads(out)["errors"]
+        assert "others held a table of public" in error
+        assert "idle in transaction" in error
+        assert f"kg resume {scene.run}" in scene.fact("hint")
+        with scene.watched(), scene.follow() as coordinator:
+            scene.complete(coordinator)
 
 
 def test_killed_while_it_waits_for_the_live_tables(scene: Scene) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,27 +75,37 @@ class Kg:
 
     @contextmanager
     def workers(
-        self, number: int = 2, *, waiting: bool = True
+        self,
+        number: int = 2,
+        *,
+        waiting: bool = True,
+        beside: int = 0,
+        program: Sequence[str] | None = None,
+        **environment: str,
     ) -> Iterator[list[subprocess.Popen[str]]]:
         """Run workers of one process each until the end of the block.
 
-        Unless ``waiting`` is false, so many answer when the block begins.
+        Unless ``waiting`` is false, they answer when the block begins. ``beside`` says how many
+        there are already; ``environment`` is added to the command's.
         """
-        names = [f"w{position}@%h" for position in range(number)]
+        names = [f"w{beside + position}@%h" for position in range(number)]
+        program = program or (*self.command, "worker")
         running = []
         try:
             for name in names:
-                process = subprocess.Popen(
-                    [*launcher(), *self.command, "worker", "--concurrency", "1", "--name", name],
-                    env=self._environment(),
-                    cwd=self.directory,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                    start_new_session=True,
-                )
+                with (self.directory / f"{name.removesuffix('@%h')}.log").open("ab") as log:
+                    process = subprocess.Popen(
+                        [*launcher(), *program, "--concurrency", "1", "--name", name],
+                        env=self._environment() | environment,
+                        cwd=self.directory,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        text=True,
+                        start_new_session=True,
+                    )
                 running.append(process)
-            wait_for(lambda: not waiting or self.answering() >= number)
+            wait_for(lambda: not waiting or self.answering() >= beside + number)
             yield running
         finally:
             for process in running:

@@ -25,6 +25,7 @@ from kgcore.errors import EmbeddedError
 from tests.servers import FAST, launcher, server_directory
 from workers import embedded
 from workers.embedded import PostgresServer, RedisServer, account, ports
+from workers.embedded.redis import _program as redis_program
 from workers.embedded.state import State
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers under another user")
@@ -296,6 +297,19 @@ def test_data_whose_password_is_lost_is_refused(directory: Path) -> None:
     (directory / "state.json").unlink()
     with pytest.raises(EmbeddedError, match="password is gone"):
         PostgresServer(directory, settings=FAST).start()
+
+
+def test_a_redis_that_looks_at_its_own_name(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's is a link to redis-check-rdb, and started by that name it checks a file."""
+    with server_directory() as place:
+        real = place / "redis-check-rdb"
+        shutil.copy(redis_program(), real)
+        (place / "redis-server").symlink_to(real.name)
+        monkeypatch.setenv("PATH", str(place))
+        with RedisServer(directory) as server, redis.Redis.from_url(server.url) as client:
+            assert client.ping()
 
 
 def test_an_interrupted_first_start_is_begun_again(directory: Path) -> None:

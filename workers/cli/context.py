@@ -45,7 +45,13 @@ def coordinator(bars: Bars, watcher: Watcher | None = None) -> Iterator[Coordina
     watcher = watcher or Watcher(bars.stage, lambda _: None, bars.progress, bars.notice)
     try:
         with target(settings) as backend:
-            yield Coordinator(backend, channel, settings.kg_data_dir, watcher)
+            yield Coordinator(
+                backend,
+                channel,
+                settings.kg_data_dir,
+                watcher,
+                patience_seconds=settings.kg_target_patience_seconds,
+            )
     finally:
         channel.close()
 

@@ -71,9 +71,9 @@ def main() -> NoReturn:
         if STATE.debug:
             logging.getLogger("kg").exception("the error's way")
         if STATE.json:
-            failed = {"run_id": None, "state": "failed", "code": error.code}
+            failed = {"run_id": STATE.run_id or None, "state": "failed", "code": error.code}
             sys.stdout.write(json.dumps(failed | {"errors": [error.message]}) + "\n")
-        complain(error.message, error.hint)
+        complain(error.message, "; ".join(filter(None, (error.hint, STATE.to_go_on))))
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -83,10 +83,12 @@ def main() -> NoReturn:
     except Exception as error:
         if STATE.debug:
             raise
-        complain(f"unexpected: {type(error).__name__}: {error}", "see more with kg --debug …")
+        mend = "; ".join(filter(None, ("see more with kg --debug …", STATE.to_go_on)))
+        complain(f"unexpected: {type(error).__name__}: {error}", mend)
         sys.exit(1)
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this.
-        complain("interrupted", STATE.after_interrupt)
+        said = STATE.to_go_on
+        complain("interrupted", f"workers finish what they have; {said}" if said else "")
     sys.exit(code if isinstance(code, int) else 0)
 
 

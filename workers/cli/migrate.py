@@ -256,10 +256,7 @@ def _follow(kg: Coordinator, run_id: str, *, detach: bool, json: bool) -> int:
 
 def _watcher(bars: Bars) -> Watcher:
     def started(run: Run) -> None:
-        STATE.after_interrupt = (
-            f"workers finish what they have; to go on: kg resume {run.run_id};"
-            f" to give it up: kg cancel {run.run_id}"
-        )
+        STATE.run_id = run.run_id
         if not STATE.json:
             bars.notice(f"run {run.run_id}")
 

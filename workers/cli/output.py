@@ -21,8 +21,18 @@ class State:
 
     debug: bool = False
     json: bool = False
-    after_interrupt: str = ""
+    run_id: str = ""
+    otherwise: str = ""
     interrupted: bool = False
+
+    @property
+    def to_go_on(self) -> str:
+        """What to do with the run that was begun, if the command doesn't say ``otherwise``."""
+        if self.otherwise:
+            return self.otherwise
+        if not self.run_id:
+            return ""
+        return f"to go on: kg resume {self.run_id}; to give it up: kg cancel {self.run_id}"
 
     def heed(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed.

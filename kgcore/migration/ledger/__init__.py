@@ -5,7 +5,13 @@ Tables and columns are documented in ``ledger.sql``.
 
 from kgcore.migration.ledger.dispatch import mark_dispatched, next_steps
 from kgcore.migration.ledger.install import install, is_installed
-from kgcore.migration.ledger.lease import count_holders, step_lock_key, terminate_holders
+from kgcore.migration.ledger.lease import (
+    count_holders,
+    lease_kept,
+    renew_lease,
+    step_lock_key,
+    terminate_holders,
+)
 from kgcore.migration.ledger.pace import book_turn
 from kgcore.migration.ledger.rejects import Reject, count_rejects, list_rejects, record_rejects
 from kgcore.migration.ledger.runs import (
@@ -28,8 +34,8 @@ from kgcore.migration.ledger.steps import (
     acquire,
     claim,
     close,
+    is_done,
     record_failure,
-    renew_lease,
     require_current,
 )
 from kgcore.migration.ledger.sweep import Stale, stale_steps
@@ -65,8 +71,10 @@ __all__ = [
     "find_run",
     "frozen_view",
     "install",
+    "is_done",
     "is_installed",
     "latest_done",
+    "lease_kept",
     "list_rejects",
     "list_runs",
     "lock_run",

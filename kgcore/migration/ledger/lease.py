@@ -6,7 +6,20 @@ stalls (stopped, or cut off without a word) keeps it; its lease runs out, and it
 terminated: neither statement_timeout nor pg_cancel_backend frees a backend that waits inside COPY.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from kgcore.backends import ConnectionPool
+from kgcore.errors import KGError
+from kgcore.migration.ledger.transaction import transaction
+from kgcore.migration.model import Step
+
+_log = logging.getLogger(__name__)
 
 # The upper 16 bits of the key tell our locks from others' in the same database.
 _NAMESPACE = 0x6B67 << 48
@@ -52,3 +65,35 @@ def count_holders(cursor: Cursor, run_id: str) -> int:
     )
     (holders,) = cursor.fetchone() or (0,)
     return int(holders)
+
+
+def renew_lease(cursor: Cursor, step_id: int, seconds: float) -> None:
+    """Say that the step's worker lives."""
+    cursor.execute(
+        "UPDATE kg_migration.steps SET lease_until = clock_timestamp()"
+        " + make_interval(secs => %s) WHERE step_id = %s AND NOT done",
+        (seconds, step_id),
+    )
+
+
+@contextmanager
+def lease_kept(pool: ConnectionPool, step: Step, seconds: float) -> Iterator[None]:
+    """Renew the lease while the block runs, from a thread: a stopped process renews nothing."""
+    ended = Event()
+
+    def renew() -> None:
+        while not ended.wait(seconds / 3):
+            try:
+                with transaction(pool) as cursor:
+                    renew_lease(cursor, step.step_id, seconds)
+            except (psycopg2.Error, KGError) as error:
+                # The step itself meets the same trouble, and reports it.
+                _log.warning("the lease of %s was not renewed: %s", step, error)
+
+    thread = Thread(target=renew, name=f"lease-{step.step_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

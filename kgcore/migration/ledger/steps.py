@@ -54,9 +54,16 @@ def acquire(cursor: Cursor, step_id: int) -> bool:
     (taken,) = cursor.fetchone() or (False,)
     if not taken:
         return False
+    cursor.execute("SELECT NOT done FROM kg_migration.steps WHERE step_id = %s", (step_id,))
+    (is_open,) = cursor.fetchone() or (False,)
+    return bool(is_open)
+
+
+def is_done(cursor: Cursor, step_id: int) -> bool:
+    """Whether the step's work and its record are committed."""
     cursor.execute("SELECT done FROM kg_migration.steps WHERE step_id = %s", (step_id,))
-    row = cursor.fetchone()
-    return row is not None and not row[0]
+    (done,) = cursor.fetchone() or (False,)
+    return bool(done)
 
 
 def close(
@@ -127,15 +134,19 @@ def record_failure(cursor: Cursor, run: Run, step: Step, error: str) -> bool:
         " WHERE step_id = %s AND NOT done AND attempts = %s",
         (error, step.step_id, step.attempts),
     )
-    if step.attempts < run.options.max_attempts:
-        return True
-    fail_exhausted(cursor, run.run_id, step, error)
-    return False
+    return step.attempts < run.options.max_attempts or not fail_exhausted(
+        cursor, run.run_id, step, error
+    )
 
 
-def fail_exhausted(cursor: Cursor, run_id: str, step: Step, error: str | None) -> None:
-    """End a running run because one of its steps can't be done."""
+def fail_exhausted(cursor: Cursor, run_id: str, step: Step, error: str | None) -> bool:
+    """End a running run because one of its steps can't be done; False if it was done after all.
+
+    The COMMIT of a worker that lost its connection may still be under way; it holds the run's lock.
+    """
     state, _ = lock_run(cursor, run_id)
+    if is_done(cursor, step.step_id):
+        return False
     if state is RunState.RUNNING:
         why = error or "its worker died each time"
         end_run(
@@ -145,15 +156,7 @@ def fail_exhausted(cursor: Cursor, run_id: str, step: Step, error: str | None) -
             f"{step} failed {min(step.attempts, 999)} times: {why}",
             f"mend the cause, then: kg resume {run_id} (or give up: kg cancel {run_id})",
         )
-
-
-def renew_lease(cursor: Cursor, step_id: int, seconds: float) -> None:
-    """Say that the step's worker lives."""
-    cursor.execute(
-        "UPDATE kg_migration.steps SET lease_until = clock_timestamp()"
-        " + make_interval(secs => %s) WHERE step_id = %s AND NOT done",
-        (seconds, step_id),
-    )
+    return True
 
 
 def _unlock(cursor: Cursor, run_id: str, unlock: Unlock) -> None:

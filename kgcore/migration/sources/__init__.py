@@ -99,7 +99,7 @@ HOW_TO_SHARE = (
 
 def _check_digest(source: SourceSnapshot, path: Path) -> None:
     stat = path.stat()
-    _digest_checked(source.sha256, path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    _digest_checked(source.sha256, path, stat.st_ino, stat.st_size, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=16)

@@ -20,10 +20,10 @@ from kgcore.schema import catalog
 from kgcore.schema.postgres import all_indexes, reported_type
 
 # A reader that waits behind our waiting lock waits too, so each try is short, but longer than
-# deadlock_timeout (1 s), after which autovacuum makes way. Together they last about a minute.
+# deadlock_timeout (1 s), after which autovacuum makes way.
 _LOCK_TIMEOUT_MS = 1_300
-_TRIES = 25
 _PAUSE_SECONDS = (0.3, 1.7)
+_REVERT_SECONDS = 60.0
 
 
 def require_replaceable(
@@ -77,7 +77,7 @@ def require_replaceable(
 def cut_over(cursor: Cursor, run: Run) -> None:
     """Move live tables to the archive and staged ones into place, in the caller's transaction.
 
-    Raises :class:`TargetBusyError` where others hold the live tables for about a minute;
+    Raises :class:`TargetBusyError` where others hold the live tables for ``lock_seconds``;
     :class:`TargetError` where they got rows since the run began and ``if_exists`` is ``fail``.
     """
     schema, staging, archive = run.schema, run.staging, run.archive
@@ -87,7 +87,8 @@ def cut_over(cursor: Cursor, run: Run) -> None:
         cursor.execute(
             SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(Identifier(staging, name))
         )
-    old = _locked(cursor, schema, names)
+    mend = f"end those transactions, then: kg resume {run.run_id}"
+    old = _locked(cursor, schema, names, run.options.lock_seconds, mend)
     require_replaceable(cursor, schema, tables, run.options.if_exists)
     # Also where there is nothing to keep: revert must tell that from an archive that was dropped.
     cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(archive)))
@@ -125,7 +126,8 @@ def revert(
             "there is nothing to go back to; the migrated tables stay live",
         )
     names = [item.table.name for item in tables]
-    present = _locked(cursor, schema, names)
+    mend = "end those transactions and try again; nothing was changed"
+    present = _locked(cursor, schema, names, _REVERT_SECONDS, mend)
     if present != sorted(names):
         missing = ", ".join(sorted(set(names) - set(present)))
         raise RunError(
@@ -152,11 +154,12 @@ def revert(
     return back
 
 
-def _locked(cursor: Cursor, schema: str, names: Sequence[str]) -> list[str]:
-    """Lock those of the tables that exist, all or none; try for about a minute."""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 (jitter, no secret)
+def _locked(
+    cursor: Cursor, schema: str, names: Sequence[str], seconds: float, mend: str
+) -> list[str]:
+    """Lock those of the tables that exist, all or none; try for so long."""
+    deadline = time.monotonic() + seconds
+    while True:
         cursor.execute("SAVEPOINT kg_lock")
         cursor.execute(
             "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -177,11 +180,13 @@ def _locked(cursor: Cursor, schema: str, names: Sequence[str]) -> list[str]:
             cursor.execute("ROLLBACK TO SAVEPOINT kg_lock")
         else:
             return present
-    raise TargetBusyError(
-        f"others held a table of {schema} ({', '.join(present)}) through {_TRIES} tries:"
-        f" {catalog.lock_holders(cursor, schema, present)}",
-        "end those transactions and resume the run; nothing was changed",
-    )
+        if time.monotonic() >= deadline:
+            raise TargetBusyError(
+                f"others held a table of {schema} ({', '.join(present)}) for {seconds:g} s:"
+                f" {catalog.lock_holders(cursor, schema, present)}",
+                mend,
+            )
+        time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 (jitter, no secret)
 
 
 def _move(cursor: Cursor, schema: str, name: str, to: str) -> None:

@@ -1,0 +1,161 @@
+"""The target is there but in no state to be used, or is gone for good, or not what it seems."""
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import unavailable
+from tests.faults.holds import INDEX
+from tests.faults.scene import Scene, children, kill_process
+from tests.migration.graphs import entity, write_graph
+from tests.servers import Database, launcher, server_directory
+from tests.workers.kg import wait_for
+from workers.embedded import PostgresServer
+from workers.embedded.account import own, run_as, server_account
+from workers.embedded.ports import candidates, is_free
+
+
+def test_postgres_is_gone_for_good(
+    postgres_scene: Scene, own_postgres_server: PostgresServer
+) -> None:
+    """The command gives up when its patience is over, and says how to go on."""
+    scene = postgres_scene
+    scene.kg.environment["KG_TARGET_PATIENCE_SECONDS"] = "2"
+    scene.begin()
+    with scene.held() as hold, scene.kg.workers(1):
+        with scene.follow() as coordinator:
+            hold.reached()
+            with scene.strike():
+                own_postgres_server.stop("immediate")
+                _, err = coordinator.communicate(timeout=60)
+                assert coordinator.returncode == 1
+                own_postgres_server.start()
+        assert "the target did not answer for 2 s" in err
+        assert f"kg resume {scene.run}" in err
+        assert scene.database.password not in err
+        with scene.follow() as coordinator:
+            scene.complete(coordinator)
+
+
+@pytest.mark.long
+def test_the_disk_of_the_target_is_full(
+    postgres_scene: Scene, own_postgres_server: PostgresServer
+) -> None:
+    """A table's own disk; the run fails by the server's words, and goes on when there is space."""
+    scene = postgres_scene
+    rows = [entity(number, metadata=f'"{secrets.token_hex(50_000)}"') for number in range(1, 201)]
+    scene.source = write_graph(scene.source.with_name("large.db"), entities=rows)
+    with _small_disk(own_postgres_server.directory / "disk") as disk:
+        scene.database.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        scene.begin(max_attempts=2)
+        staged = f'"{scene.fact("staging_schema")}".entities'
+        scene.database.rows(f"ALTER TABLE {staged} SET TABLESPACE small")
+        with scene.kg.workers(1):
+            with scene.follow() as coordinator:
+                out, err = coordinator.communicate(timeout=60)
+                assert coordinator.returncode == 1, err
+            assert "No space left on device" in out
+            assert scene.fact("state") == "failed"
+            assert f"kg resume {scene.run}" in scene.fact("hint")
+            scene.assert_untouched()
+            _mount("-o", "remount,size=256m", str(disk))
+            with scene.follow() as coordinator:
+                scene.complete(coordinator)
+        scene.database.rows("ALTER TABLE entities SET TABLESPACE pg_default")
+        scene.database.rows("DROP TABLESPACE small")
+
+
+@contextmanager
+def _small_disk(place: Path) -> Iterator[Path]:
+    """Mount a disk of 4 MiB in the server's directory."""
+    place.mkdir()
+    done = _mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place))
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    try:
+        own(place, server_account())
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def _mount(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_no_connection_is_to_be_had(scene: Scene) -> None:
+    """The server turns a worker away in mid-run: it says so, waits, and goes on."""
+    role = f"role_{secrets.token_hex(4)}"
+    scene.database.rows(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'secret'; GRANT ALL ON SCHEMA public, faults TO {role};"
+        f" GRANT ALL ON ALL TABLES IN SCHEMA faults TO {role};"
+        f' GRANT ALL ON DATABASE "{scene.database.database}" TO {role}'
+    )
+    scene.kg.environment.update(PG_USER=role, PG_PASSWORD="secret")
+    migrate = ("migrate", scene.source, "--chunk-rows", "50", "--json")
+    try:
+        with scene.held(INDEX) as hold, scene.kg.workers(1), scene.kg.start(*migrate) as command:
+            hold.reached()
+            ((scene.run,),) = scene.database.rows("SELECT run_id FROM kg_migration.runs")
+            with scene.strike():
+                # The command has a connection, so there is none for workers.
+                scene.database.rows(f"ALTER ROLE {role} CONNECTION LIMIT 1")
+                scene.database.rows(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name = 'jarvis-kg worker' AND usename = %s",
+                    (role,),
+                )
+                log = scene.kg.directory / "w0.log"
+                wait_for(lambda: "too many connections" in log.read_text())
+                scene.database.rows(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+            hold.release()
+            scene.complete(command)
+    finally:
+        scene.database.rows(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_behind_pgbouncer_in_transaction_mode(scene: Scene) -> None:
+    """All of the run goes through it; a worker dies on the way."""
+    with _pgbouncer(scene.database) as port:
+        scene.kg.environment["PG_PORT"] = str(port)
+        scene.begin()
+        with scene.held() as hold, scene.kg.workers(1) as workers, scene.follow() as coordinator:
+            hold.reached()
+            with scene.strike():
+                (child,) = children(*workers)
+                kill_process(child)
+                hold.release()
+            scene.complete(coordinator)
+    assert scene.attempts()[scene.held_step] == 2
+
+
+@contextmanager
+def _pgbouncer(database: Database) -> Iterator[int]:
+    """Start a PgBouncer before the database; give its port."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        unavailable("there is no pgbouncer on PATH: apt install pgbouncer")
+    port = next(candidates(None))
+    with server_directory() as place:
+        settings = place / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n{database.database} = host={database.host} port={database.port}"
+            f" user={database.user} password={database.password}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 6\n"
+        )
+        process = subprocess.Popen(
+            [*launcher(), program, "--quiet", str(settings)], **run_as(server_account())
+        )
+        try:
+            wait_for(lambda: not is_free(port))
+            yield port
+        finally:
+            process.kill()
+            process.wait()
