@@ -165,6 +165,33 @@ def test_rejects_exit_with_3_and_resume_finishes(
     assert postgres.rows("SELECT count(*) FROM entities") == [(2,)]
 
 
+def test_a_file_that_is_no_graph_and_what_of_it_is_not_carried_over(
+    kg: Kg, postgres: Database, tmp_path: Path
+) -> None:
+    source = tmp_path / "shop.db"
+    with closing(sqlite3.connect(source)) as connection:
+        connection.executescript(
+            "CREATE TABLE InvoiceLine (code TEXT PRIMARY KEY, price NUMERIC);"
+            "CREATE VIEW dear AS SELECT * FROM InvoiceLine WHERE price > 9;"
+            "INSERT INTO InvoiceLine VALUES ('a', 9.5), ('b', 10)"
+        )
+    said = kg("migrate", source, "--only", "*", "--names", "snake", "--dry-run")
+    assert said.code == 0, said.err
+    assert "view dear: a view's query is not translated" in said.out
+    assert "CREATE VIEW dear AS SELECT * FROM InvoiceLine WHERE price > 9" in said.out
+    done = kg(
+        *("migrate", source, "--only", "invoice*", "--names", "snake"),
+        *("--local-workers", "1", "--json"),
+    )
+    assert done.code == 0, done.err
+    assert list(done.json["tables"]) == ["invoice_line"]
+    assert [note["object"] for note in done.json["not_carried_over"]] == ["view dear"]
+    assert postgres.rows("SELECT code, price::text FROM invoice_line ORDER BY 1") == [
+        ("a", "9.5"),
+        ("b", "10"),
+    ]
+
+
 def test_a_dry_run_predicts_every_reject_and_changes_nothing(
     kg: Kg, postgres: Database, tmp_path: Path
 ) -> None:
