@@ -124,8 +124,8 @@ class Progress:
         return self.state not in IN_PROGRESS
 
     def to_json(self) -> dict[str, Any]:
-        """Return the documented object of ``kg progress --json``."""
-        return {
+        """Return the documented object; ``fetching`` is there while someone fetches the source."""
+        progress: dict[str, Any] = {
             "run_id": self.run_id,
             "state": self.state,
             "stage": self.stage,
@@ -140,13 +140,15 @@ class Progress:
                 name: {"rows": rows, "steps": steps, "last_seen": seen}
                 for name, (rows, steps, seen) in self.workers.items()
             },
-            "fetching": {
-                name: {"bytes": here, "total_bytes": total}
-                for name, (here, total) in self.fetching.items()
-            },
             "errors": list(self.errors),
             "updated_at": self.updated_at,
         }
+        if self.fetching:
+            progress["fetching"] = {
+                name: {"bytes": here, "total_bytes": total}
+                for name, (here, total) in self.fetching.items()
+            }
+        return progress
 
 
 class Channel:

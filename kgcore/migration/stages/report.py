@@ -51,8 +51,8 @@ class Report:
         return self.run.state is RunState.DONE
 
     def to_json(self) -> dict[str, Any]:
-        """Return the documented object."""
-        return {
+        """Return the documented object; ``not_carried_over`` is there if there is something."""
+        report: dict[str, Any] = {
             "run_id": self.run.run_id,
             "state": str(self.run.state),
             "source": {
@@ -74,6 +74,8 @@ class Report:
             "rows_per_second": round(self.rows_per_second, 1),
             "chunks": self.chunks,
             "workers": self.workers,
-            "not_carried_over": [asdict(note) for note in self.run.not_carried_over],
             "errors": list(self.errors),
         }
+        if self.run.not_carried_over:
+            report["not_carried_over"] = [asdict(note) for note in self.run.not_carried_over]
+        return report
