@@ -7,9 +7,18 @@ A ``PG_`` name that is unset is not passed on at all, so libpq's own rules hold 
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlencode
 
 import platformdirs
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kgcore.errors import SettingsError
@@ -59,6 +68,8 @@ class Settings(BaseSettings):
     # The URL may carry a password: SecretStr keeps it out of repr and messages.
     kg_redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     kg_target_patience_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    kg_redis_ca_file: FilePath | None = None
+    kg_worker_role: str | None = None
     kg_data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("jarvis-kg"))
     kg_cache_dir: Path | None = None
     kg_cache_bytes: ByteSize = Field(default=ByteSize(50 << 30), gt=0)
@@ -80,6 +91,14 @@ class Settings(BaseSettings):
         if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return url
+
+    @model_validator(mode="after")
+    def _checked_certificate(self) -> Self:
+        if self.kg_redis_ca_file is not None and not self.redis_url().startswith("rediss://"):
+            raise ValueError(
+                "KG_REDIS_CA_FILE is set, and KG_REDIS_URL does not begin with rediss://"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -109,8 +128,19 @@ class Settings(BaseSettings):
         return self.kg_cache_dir or self.kg_data_dir / "cache"
 
     def redis_url(self) -> str:
-        """Return the Redis URL with its password: for clients, never for messages."""
-        return self.kg_redis_url.get_secret_value()
+        """Return the Redis URL with its password: for clients, never for messages.
+
+        With ``rediss://`` it says that the server's certificate is checked, against
+        ``KG_REDIS_CA_FILE`` or the system's: kombu would not unless told so.
+        """
+        url = self.kg_redis_url.get_secret_value()
+        if not url.startswith("rediss://"):
+            return url
+        base, _, asked = url.partition("?")
+        query = {"ssl_cert_reqs": "required"}
+        if self.kg_redis_ca_file is not None:
+            query["ssl_ca_certs"] = str(self.kg_redis_ca_file)
+        return f"{base}?{urlencode(query | dict(parse_qsl(asked)))}"
 
     def _password(self) -> str | None:
         if self.pg_password_file is None:

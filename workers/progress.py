@@ -295,6 +295,17 @@ def unreachable(error: Exception) -> BrokerError:
             "Redis is out of memory (maxmemory, noeviction)",
             "raise maxmemory or free space; the run then goes on: kg resume RUN",
         )
+    if isinstance(error, redis.exceptions.NoPermissionError) or "NOPERM" in text:
+        return BrokerError(
+            f"Redis forbids a command or a key to this user: {text}",
+            "give the user the rights that docs/security.md lists",
+        )
+    if "certificate" in text.lower():
+        return BrokerError(
+            f"the Redis server doesn't prove that it is the right one: {text}",
+            "set KG_REDIS_CA_FILE to the certificate of the authority that signed the server's, and"
+            " the host in KG_REDIS_URL to the name that it is for",
+        )
     return BrokerError(
         f"Redis can't be reached: {text}",
         "start it, or correct KG_REDIS_URL; to try things: kg embedded up",

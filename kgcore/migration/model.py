@@ -62,6 +62,7 @@ class Options:
     most_chunks: int | None = None  # chunks grow beyond chunk_rows rather than be more than this
     max_workers: int | None = None  # steps at a time, over all machines
     max_rows_per_second: int | None = None  # sent to the target, over all machines
+    worker_role: str | None = None  # is given what load and verify steps need, while the run lasts
 
     def __post_init__(self) -> None:
         if self.chunk_rows < 1:

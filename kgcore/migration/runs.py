@@ -16,7 +16,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from kgcore.backends import ConnectionPool
 from kgcore.errors import KGError, RunError, TargetBusyError, TargetError
-from kgcore.migration import ledger
+from kgcore.migration import ledger, roles
 from kgcore.migration.model import (
     IN_PROGRESS,
     PROTOCOL,
@@ -89,6 +89,7 @@ def check_target(pool: ConnectionPool, options: Options) -> str:
     try:
         with ledger.transaction(pool) as cursor:
             schema = _check_server(cursor)
+            roles.require_worker_role(cursor, options.worker_role)
             cutover.require_replaceable(cursor, schema, graph, options.if_exists)
     except errors.InsufficientPrivilege as error:
         raise TargetError(
@@ -292,6 +293,7 @@ def release_source(run: Run | Prepared, data_dir: Path | None = None) -> None:
 
 def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:
     schema = _check_server(cursor)
+    roles.require_worker_role(cursor, options.worker_role)
     cutover.require_replaceable(cursor, schema, prepared.tables, options.if_exists)
     ledger.install(cursor)
     run = _new_run(schema, prepared, options)
@@ -299,7 +301,10 @@ def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:
     counts = Counter((step.stage, step.table) for step in steps)
     ready_stages = unlocked(run.tables, counts)
     ledger.create_run(cursor, run, steps, ready_stages, prepared.seconds)
-    finish.create_staging(cursor, run.staging, [item.table for item in prepared.tables])
+    tables = [item.table for item in prepared.tables]
+    finish.create_staging(cursor, run.staging, tables, options.worker_role)
+    if options.worker_role is not None:
+        ledger.grant_ledger(cursor, options.worker_role)
     return run
 
 

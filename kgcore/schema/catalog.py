@@ -128,6 +128,19 @@ def carry_over_rights(cursor: Cursor, old: tuple[str, str], new: tuple[str, str]
     cursor.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(*new), Identifier(owner)))
 
 
+def withdraw_rights(cursor: Cursor, table: tuple[str, str], role: str) -> None:
+    """Take away what ``role`` was granted on a table; that it is gone is fine."""
+    cursor.execute(
+        "SELECT FROM pg_class c, aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee"
+        " WHERE c.oid = format('%%I.%%I', %s::text, %s::text)::regclass AND r.rolname = %s",
+        (*table, role),
+    )
+    if cursor.rowcount:
+        cursor.execute(
+            SQL("REVOKE ALL ON TABLE {} FROM {}").format(Identifier(*table), Identifier(role))
+        )
+
+
 _OWNER = """
 SELECT pg_get_userbyid(c.relowner) FROM pg_class c
 WHERE c.oid = format('%%I.%%I', %(schema)s::text, %(name)s::text)::regclass

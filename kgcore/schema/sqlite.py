@@ -21,7 +21,7 @@ _NOW = "DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))"
 
 
 def quoted(name: str) -> str:
-    """Quote an identifier for SQLite."""
+    """Quote an identifier for SQLite, or for PostgreSQL in SQL that a person is shown."""
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -15,6 +15,7 @@ from kgcore.migration import runs
 from kgcore.migration.model import PROTOCOL, Options
 from workers.announce import Announcement, announcements, fitting, unserved
 from workers.cli.context import target
+from workers.cli.grants import show_grants
 from workers.cli.migrate import Json
 from workers.cli.output import STATE, out, print_json
 from workers.cli.share import require_sight
@@ -45,6 +46,29 @@ def doctor(
     source: Annotated[
         Path | None, typer.Argument(help="Also check this SQLite file (by freezing a copy).")
     ] = None,
+    grants: Annotated[
+        bool,
+        typer.Option(
+            "--grants", help="Instead print the GRANT statements of the two roles, for psql."
+        ),
+    ] = False,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE",
+            help="With --grants: who plans, builds and cuts over; kg_owner by default.",
+        ),
+    ] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE",
+            help="With --grants: who only loads and verifies; KG_WORKER_ROLE, or kg_worker.",
+        ),
+    ] = None,
+    schema: Annotated[
+        str, typer.Option(metavar="NAME", help="With --grants: where the live tables are.")
+    ] = "public",
     json: Json = False,
 ) -> int:
     """Check settings, target, rights, broker, workers and source; name the mend of each fault.
@@ -52,6 +76,9 @@ def doctor(
     Exit code 0 if a migration could start now, 1 if not.
     """
     STATE.json = json
+    if grants:
+        show_grants(owner, worker, schema, json=json)
+        return 0
     findings = list(_examine(source))
     if json:
         print_json(
@@ -93,7 +120,9 @@ def _finding(name: str, examine: Callable[[], str]) -> Finding:
 
 def _target(settings: Settings) -> str:
     with target(settings) as backend:
-        schema = runs.check_target(backend.pool, Options(if_exists="replace"))
+        schema = runs.check_target(
+            backend.pool, Options(if_exists="replace", worker_role=settings.kg_worker_role)
+        )
         row = backend.fetchone(
             "SELECT current_setting('server_version') AS version, current_database() AS name,"
             " current_user AS role, current_setting('max_connections') AS connections"

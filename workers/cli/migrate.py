@@ -137,6 +137,7 @@ def migrate(
         names=_names(names),
         max_workers=max_workers,
         max_rows_per_second=max_rows_per_second,
+        worker_role=load_settings().kg_worker_role,
     )
     if dry_run:
         return _dry_run(source, options, json=json)

@@ -14,6 +14,7 @@ from kgcore.migration.ledger.lease import (
 )
 from kgcore.migration.ledger.pace import book_turn
 from kgcore.migration.ledger.rejects import Reject, count_rejects, list_rejects, record_rejects
+from kgcore.migration.ledger.rights import grant_ledger
 from kgcore.migration.ledger.runs import (
     RunSummary,
     create_run,
@@ -70,6 +71,7 @@ __all__ = [
     "end_run",
     "find_run",
     "frozen_view",
+    "grant_ledger",
     "install",
     "is_done",
     "is_installed",

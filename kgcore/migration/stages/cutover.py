@@ -87,6 +87,8 @@ def cut_over(cursor: Cursor, run: Run) -> None:
         cursor.execute(
             SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(Identifier(staging, name))
         )
+        if run.options.worker_role is not None:
+            catalog.withdraw_rights(cursor, (staging, name), run.options.worker_role)
     mend = f"end those transactions, then: kg resume {run.run_id}"
     old = _locked(cursor, schema, names, run.options.lock_seconds, mend)
     require_replaceable(cursor, schema, tables, run.options.if_exists)

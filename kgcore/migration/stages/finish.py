@@ -27,14 +27,23 @@ _BUILD_MEMORY = (
 )
 
 
-def create_staging(cursor: Cursor, schema: str, tables: Sequence[Table]) -> None:
+def create_staging(
+    cursor: Cursor, schema: str, tables: Sequence[Table], worker_role: str | None = None
+) -> None:
     """Create the schema and its bare tables. They are logged: unlogged rows die in a crash.
 
     Until the cutover autovacuum leaves them alone: it would hold locks that index builds wait for.
+    ``worker_role`` may then send rows there and compare them.
     """
     cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
     for table in tables:
         cursor.execute(ddl.create_table(schema, table) + SQL(" WITH (autovacuum_enabled = off)"))
+    if worker_role is not None:
+        names = {"schema": Identifier(schema), "role": Identifier(worker_role)}
+        cursor.execute(SQL("GRANT USAGE ON SCHEMA {schema} TO {role}").format(**names))
+        cursor.execute(
+            SQL("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA {schema} TO {role}").format(**names)
+        )
 
 
 def drop_staging(cursor: Cursor, schema: str) -> None:

@@ -8,6 +8,7 @@ because that hides the committed rows of a WAL.
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -26,6 +27,9 @@ from kgcore.schema import quoted
 FOLDER = "sources"
 
 _MAGIC = b"SQLite format 3\x00"
+_COPY_NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{8}\.db")
+# What a journal ends with that names a journal above it.
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # Pages a step of the backup: about 16 MiB at the usual page size, for a bar that moves.
 _STEP_PAGES = 4096
 
@@ -96,7 +100,12 @@ def verify_digest(path: Path, sha256: str) -> None:
 
 
 def discard(path: Path) -> None:
-    """Delete the copy and its note; that they are gone already is fine."""
+    """Delete the copy and its note; that they are gone already is fine.
+
+    A path may come from the ledger: what isn't named as :func:`freeze` names its copies is left.
+    """
+    if _COPY_NAME.fullmatch(path.name) is None:
+        return
     path.unlink(missing_ok=True)
     _note(path).unlink(missing_ok=True)
 
@@ -147,6 +156,7 @@ def _back_up(source: Path, copy: Path, scratch: Path, progress: Progress | None)
             part = source.with_name(source.name + suffix)
             if part.exists():
                 shutil.copyfile(part, aside.with_name(aside.name + suffix))
+        _require_own_journal(aside.with_name(f"{aside.name}-journal"), source)
         try:
             with closing(sqlite3.connect(aside)) as recovered:
                 recovered.execute("PRAGMA trusted_schema=OFF")
@@ -156,6 +166,19 @@ def _back_up(source: Path, copy: Path, scratch: Path, progress: Progress | None)
             raise _damaged(source, str(error)) from None
     except sqlite3.DatabaseError as error:
         raise _damaged(source, str(error)) from None
+
+
+def _require_own_journal(journal: Path, source: Path) -> None:
+    """Refuse a journal that names another file: recovering from it, SQLite deletes that file.
+
+    It is the end of a transaction over several databases; see
+    https://www.sqlite.org/fileformat.html, 3.1. Anyone can write any name there.
+    """
+    if journal.is_file() and journal.read_bytes()[-len(_SUPER_JOURNAL) :] == _SUPER_JOURNAL:
+        raise SourceError(
+            f"{source} has the journal of an unfinished transaction over several databases",
+            "if the file is your own, open it once with sqlite3, which ends the transaction",
+        )
 
 
 def _copy_pages(source: Path, copy: Path, progress: Progress | None) -> None:
