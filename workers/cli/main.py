@@ -19,6 +19,7 @@ from workers.cli import (
     inspect,
     migrate,
     optimize,
+    rejects,
     sample,
     worker,
 )
@@ -56,7 +57,10 @@ def _options(
     )
 
 
-for module in (migrate, control, inspect, worker, doctor, optimize, backup, sample, demo):
+for module in (
+    *(migrate, control, inspect, rejects, worker, doctor),
+    *(optimize, backup, sample, demo),
+):
     module.register(app)
 app.add_typer(embedded.app, name="embedded")
 

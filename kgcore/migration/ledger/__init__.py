@@ -7,7 +7,22 @@ from kgcore.migration.ledger.dispatch import mark_dispatched, next_steps
 from kgcore.migration.ledger.install import install, is_installed
 from kgcore.migration.ledger.lease import count_holders, step_lock_key, terminate_holders
 from kgcore.migration.ledger.pace import book_turn
-from kgcore.migration.ledger.rejects import Reject, count_rejects, list_rejects, record_rejects
+from kgcore.migration.ledger.rejects import (
+    Reject,
+    count_rejects,
+    list_rejects,
+    record_mended,
+    record_rejects,
+    still_refused,
+    take_in,
+)
+from kgcore.migration.ledger.repairs import (
+    RepairTotals,
+    count_placeholders,
+    record_repairs,
+    repair_totals,
+    was_repaired,
+)
 from kgcore.migration.ledger.runs import (
     RunSummary,
     create_run,
@@ -22,6 +37,7 @@ from kgcore.migration.ledger.runs import (
     reopen,
     running_run,
     set_address,
+    set_options,
     unpause,
 )
 from kgcore.migration.ledger.steps import (
@@ -48,6 +64,7 @@ from kgcore.migration.ledger.transaction import frozen_view, transaction
 
 __all__ = [
     "Reject",
+    "RepairTotals",
     "RunSummary",
     "StageProgress",
     "Stale",
@@ -58,6 +75,7 @@ __all__ = [
     "claim",
     "close",
     "count_holders",
+    "count_placeholders",
     "count_rejects",
     "create_run",
     "done_positions",
@@ -77,19 +95,26 @@ __all__ = [
     "pause",
     "read_run",
     "record_failure",
+    "record_mended",
     "record_rejects",
+    "record_repairs",
     "renew_lease",
     "reopen",
+    "repair_totals",
     "require_current",
     "running_run",
     "set_address",
+    "set_options",
     "stage_progress",
     "stage_seconds",
     "stale_steps",
     "step_lock_key",
+    "still_refused",
     "table_totals",
+    "take_in",
     "terminate_holders",
     "transaction",
     "unpause",
+    "was_repaired",
     "worker_totals",
 ]

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from adbc_driver_sqlite import dbapi
 
-from kgcore.migration.model import Chunk, PlannedTable, RawRow
+from kgcore.migration.model import Chunk, InvalidText, PlannedTable, RawRow
 from kgcore.schema import quoted
 
 #: A row of the careful lane. Text that is not UTF-8 comes as :class:`InvalidText`.
@@ -29,10 +29,6 @@ BATCH_ROWS = 2_000
 
 class UnreadableError(Exception):
     """ADBC can't read the chunk as one batch; the careful lane reads it."""
-
-
-class InvalidText(bytes):
-    """A TEXT value whose bytes are not UTF-8."""
 
 
 class _RawText(bytes):
@@ -113,6 +109,11 @@ def read_raw(path: Path, planned: PlannedTable, ids: Sequence[int]) -> Iterator[
                 yield RawRow(row[0], names, storage, values)
     finally:
         connection.close()
+
+
+def typed(raw: RawRow) -> Row:
+    """Return a row whole as the careful lane reads it."""
+    return tuple(map(_typed, raw.storage, raw.values))
 
 
 def _part(planned: PlannedTable, chunk: Chunk, lower: int) -> Chunk:
@@ -210,3 +211,14 @@ def _raw(value: object) -> tuple[str, bytes | None]:
         case bytes():
             return "blob", value
     raise TypeError(f"SQLite gave a {type(value).__name__}")
+
+
+def _typed(storage: str, raw: bytes | None) -> object:
+    match storage:
+        case "integer":
+            return int(raw or b"")
+        case "real":
+            return float(raw or b"")
+        case "text":
+            return _decoded(raw or b"")
+    return raw  # A BLOB, or NULL.
