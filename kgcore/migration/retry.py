@@ -107,7 +107,7 @@ def _retry_table(
     cursor: Cursor, run: Run, schema: str, planned: PlannedTable, repairs: Repairs
 ) -> tuple[int, int]:
     """Return how many of the table's rejects were stored, and how many are refused again."""
-    whole, table = planned.table, planned.written.table
+    table = planned.written.table
     relation = Identifier(schema, table.name)
     insert.create_retried(cursor, relation, table)
     refusals, checks = list[Refusal](), list[check.CheckedRows]()
@@ -116,9 +116,8 @@ def _retry_table(
         copied = load.copy_each(cursor, insert.RETRIED, table, checked.ids, checked.lines)
         refusals += checked.refusals + copied.refusals
         checks.append(checked)
-    if table is whole:  # Otherwise they may ask for columns that the server alone computes.
-        for condition in table.checks:
-            refusals += insert.remove_breaches(cursor, table, condition)
+    for condition in table.checks:
+        refusals += insert.remove_breaches(cursor, table, condition)
     for index in all_indexes(table):
         if index.unique and set(index.columns) <= set(table.column_names):
             refusals += insert.remove_taken(cursor, run.run_id, relation, table, index)

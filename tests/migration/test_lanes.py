@@ -415,6 +415,28 @@ def test_each_lane_by_itself_stores_the_same(
             assert cursor.fetchone() == (len(quick),)
 
 
+@pytest.mark.parametrize("column", ["name", "metadata"])
+def test_a_real_among_text_is_for_the_careful_lane(
+    migrate: Migrate, postgres: Database, tmp_path: Path, column: str
+) -> None:
+    """In a column without a type; ADBC would make text of it in a form of its own."""
+    path = write_graph(tmp_path / "graph.db", entities=[entity(1), entity(2), entity(3)])
+    with closing(sqlite3.connect(path)) as sqlite:
+        rows = sqlite.execute("SELECT * FROM entities").fetchall()
+        sqlite.executescript(
+            "DROP TABLE entities; CREATE TABLE entities (id INTEGER PRIMARY KEY, type, name,"
+            " metadata, created_at, updated_at)"
+        )
+        sqlite.executemany("INSERT INTO entities VALUES (?, ?, ?, ?, ?, ?)", rows)
+        sqlite.execute(f"UPDATE entities SET {column} = 2.5 WHERE id = 2")
+        sqlite.commit()
+    report = migrate(path, max_rejects=1)
+    assert report.is_done, report.errors
+    assert postgres.rows("SELECT row_id, column_name, sqlstate FROM kg_migration.rejects") == [
+        (2, column, "42804")
+    ]
+
+
 def test_the_fast_lane_takes_what_is_right(backend: PostgreSQLBackend, tmp_path: Path) -> None:
     """Otherwise the comparison above would compare nothing."""
     path = write_graph(tmp_path / "graph.db", entities=[entity(1), entity(2)])

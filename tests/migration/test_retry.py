@@ -1,6 +1,8 @@
 """Rejects tried again: of a run that waits in staging, and of one that is live."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,66 @@ def test_only_rejects_of_a_run_at_rest_are_tried(
     runs.cancel(place.pool, report.run.run_id)
     with pytest.raises(RunError, match="is cancelled"):
         retry(place.pool, report.run.run_id)
+
+
+def test_tables_beyond_the_graph_s(
+    migrate: Migrate, place: Workplace, postgres: Database, tmp_path: Path
+) -> None:
+    """Keys that are text, unique indexes on expressions, checks, rows that refer to each other."""
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("""
+            CREATE TABLE part (code TEXT PRIMARY KEY, inside TEXT REFERENCES part (code),
+                weight REAL CHECK (weight > 0), label TEXT, twice REAL AS (weight * 2) STORED)
+                WITHOUT ROWID;
+            CREATE UNIQUE INDEX one_label ON part (lower(label));
+            CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT, weight INTEGER,
+                CHECK (weight < 100));
+            CREATE UNIQUE INDEX heavy ON tag (lower(name)) WHERE weight > 10;
+            PRAGMA ignore_check_constraints = ON;
+            INSERT INTO part (code, inside, weight, label) VALUES ('a', NULL, 1, 'A'),
+                ('b', 'a', -5, 'B'), ('c', 'b', 2, 'C'), ('d', 'c', 3, 'D'),
+                ('e', 'x', 4, 'E');
+            INSERT INTO tag VALUES (1, 'One', 20), (2, 'two', 100), (3, 'three', 101);
+        """)
+    report = migrate(path, only=("*",))
+    assert report.run.state is RunState.REJECTED, report.errors
+    assert report.tables["part"].rejected_rows == 4
+    assert report.tables["tag"].rejected_rows == 2
+    done = retry(place.pool, report.run.run_id)
+    assert sum(done.loaded.values()) == 0
+    found = lines(place, report.run.run_id)
+    ids = {item["row"]["code"]["value"]: key for key, item in found.items() if key[0] == "part"}
+    mended = [
+        {"table": "part", "id": ids["b"][1], "row": {"weight": 5.5}},
+        {"table": "tag", "id": 2, "row": {"weight": 30, "name": "ONE"}},
+        {"table": "tag", "id": 3, "row": {"weight": 100}},
+    ]
+    done = retry(place.pool, report.run.run_id, mended=read_mended(map(json.dumps, mended)))
+    assert done.loaded == {"part": 3, "tag": 0}
+    found = lines(place, report.run.run_id)
+    assert {(key[0], item["sqlstate"]) for key, item in found.items()} == {
+        ("part", "23503"),
+        ("tag", "23505"),
+        ("tag", "23514"),
+    }
+    run_here(place, runs.resume(place.pool, report.run.run_id, max_rejects=3), 2)
+    after = read_report(place.pool, report.run.run_id)
+    assert after.is_done, after.errors
+    require_balance(after)
+    assert postgres.rows("SELECT code, inside, weight, twice FROM part ORDER BY 1") == [
+        ("a", None, 1.0, 2.0),
+        ("b", "a", 5.5, 11.0),
+        ("c", "b", 2.0, 4.0),
+        ("d", "c", 3.0, 6.0),
+    ]
+    with pytest.raises(RunError, match="rows of part have no integer key"):
+        retry(place.pool, report.run.run_id)
+    mended = [{"table": "tag", "id": 3, "row": {"weight": 99}}]
+    given = read_mended(map(json.dumps, mended))
+    done = retry(place.pool, report.run.run_id, mended=given, table="tag")
+    assert done.loaded == {"tag": 1}
+    assert postgres.rows("SELECT id, weight FROM tag ORDER BY 1") == [(1, 20), (3, 99)]
 
 
 @pytest.mark.parametrize(
