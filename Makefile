@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 
-.PHONY: help setup demo test check format format-check lint types layers bench bench-graph soak clean
+.PHONY: help setup demo test check format format-check lint types layers bench bench-graph bench-rejects soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,8 +27,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## migrate a sample graph with private servers
 	$(BIN)/kg demo
 
-test: $(STAMP) ## run the tests; choose some with ARGS="-k name"
-	$(BIN)/python -m pytest $(ARGS)
+# Most tests wait for servers and processes more than they compute. Each of JOBS has its own servers.
+test: $(STAMP) ## run the tests; choose some with ARGS="-k name", one at a time with JOBS=0
+	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile $(ARGS)
 
 format: $(STAMP) ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix --quiet .
@@ -59,6 +60,9 @@ soak: $(STAMP) ## kill what can be killed during migrations: SECONDS=600 SEED=1
 
 bench-graph: $(STAMP) ## measure the graph's calls on both databases
 	$(BIN)/python -m benchmarks.graph $(ARGS)
+
+bench-rejects: $(STAMP) ## measure a load of which 1 % are rejects
+	$(BIN)/python -m benchmarks.rejects $(ARGS)
 
 clean: ## delete .venv and what the tools left
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

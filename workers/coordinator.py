@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -123,8 +123,7 @@ class Coordinator:
         )
         self._watcher.started(run)
         self._patiently(lambda: self._channel.keep(self._pool, run.run_id, replace=True))
-        sweep = partial(runs.sweep, grace_seconds=0.0)
-        swept = self._patiently(lambda: sweep(self._pool, run_id))
+        swept = self._patiently(lambda: runs.sweep(self._pool, run_id, grace_seconds=0.0))
         self._send(swept.lost + swept.fresh)
         return run
 

@@ -1,14 +1,26 @@
 """Dry run: what a migration would do, found out by reading the whole source. Changes nothing."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from kgcore.migration.model import PlannedTable, Refusal
+from kgcore.migration.related import parents_first
+from kgcore.migration.repairs import (
+    PLACEHOLDER_ENTITIES,
+    Proposal,
+    Repairs,
+    for_key,
+    for_row,
+    is_merging,
+    proposals,
+    refers_to_entities,
+)
 from kgcore.migration.runs import Prepared
 from kgcore.migration.stages import check, extract
-from kgcore.model import ForeignKey, Index, Kind
+from kgcore.model import ForeignKey, Index, Kind, Table
 from kgcore.schema import quoted
 from kgcore.schema.postgres import TYPES
 
@@ -18,6 +30,7 @@ _SECONDS_PER_ROW = 7.5e-6
 _TARGET_BYTES_PER_SOURCE_BYTE = 1.9
 
 _EXAMPLES = 10
+_NO_REPAIRS = Repairs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,7 @@ class PredictedReject:
     sqlstate: str
     rows: int
     example_ids: tuple[int, ...]
+    repair: str | None = None  # by which the rows are left out knowingly
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +53,17 @@ class PredictedTable:
     chunks: int
     columns: Mapping[str, str]
     rejects: tuple[PredictedReject, ...]
+    proposals: tuple[Proposal, ...] = ()
 
     @property
     def rejected_rows(self) -> int:
-        """Rows that would be refused."""
+        """Rows that would be refused, those among them that a chosen repair leaves out."""
         return sum(reject.rows for reject in self.rejects)
+
+    @property
+    def counted_rows(self) -> int:
+        """Rows that would count against the limit."""
+        return sum(reject.rows for reject in self.rejects if reject.repair is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,16 @@ class DryRun:
     def rejected_rows(self) -> int:
         """Rows that would be refused."""
         return sum(table.rejected_rows for table in self.tables.values())
+
+    @property
+    def counted_rows(self) -> int:
+        """Rows that would count against ``--max-rejects``."""
+        return sum(table.counted_rows for table in self.tables.values())
+
+    @property
+    def proposals(self) -> tuple[Proposal, ...]:
+        """Repairs that would help, and how many rows each would save."""
+        return tuple(item for table in self.tables.values() for item in table.proposals)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``kg migrate --dry-run --json`` prints."""
@@ -88,6 +118,7 @@ class DryRun:
                             "sqlstate": reject.sqlstate,
                             "rows": reject.rows,
                             "example_ids": list(reject.example_ids),
+                            "repair": reject.repair,
                         }
                         for reject in table.rejects
                     ],
@@ -95,6 +126,10 @@ class DryRun:
                 for name, table in self.tables.items()
             },
             "not_carried_over": [asdict(note) for note in self.prepared.not_carried_over],
+            "repairs": [
+                {"table": item.table, "repair": item.repair, "rows": item.rows}
+                for item in self.proposals
+            ],
             "totals": {"source_rows": self.rows, "rejected_rows": self.rejected_rows},
             "estimate": {
                 "target_bytes": self.target_bytes,
@@ -103,27 +138,38 @@ class DryRun:
         }
 
 
-def dry_run(prepared: Prepared) -> DryRun:
+def dry_run(prepared: Prepared, chosen: Repairs = _NO_REPAIRS) -> DryRun:
     """Check every row as the careful lane does, and every key as the constraints will.
 
-    Rows that only the server can judge (JSON nested thousands deep, numbers of more than 131,072
-    digits) are not predicted.
+    With the repairs that are chosen; others that would help are proposed. Rows that only the server
+    can judge (JSON nested thousands deep, numbers of more than 131,072 digits) are not predicted.
     """
     refused: dict[str, dict[int, Refusal]] = {}
-    for planned in _parents_first(prepared.tables):
-        found = {refusal.row_id: refusal for refusal in _refused_values(prepared, planned)}
+    saving: dict[str, dict[int, frozenset[str]]] = {}
+    for planned in parents_first(prepared.tables):
+        name = planned.table.name
+        found, saving[name] = _refused_values(prepared, planned, chosen)
         for index in planned.table.indexes:
             if index.unique:
                 _merge(found, _duplicates(prepared, planned, index, found))
         for key in planned.table.foreign_keys:
-            _merge(found, _orphans(prepared, planned, key, refused.get(key.table, {})))
-        refused[planned.table.name] = found
+            gone = refused.get(key.table, {})
+            orphans = _orphans(prepared, planned, key, _without_merged(key.table, gone, chosen))
+            if PLACEHOLDER_ENTITIES not in chosen or not refers_to_entities(key):
+                _merge(found, orphans)
+        for row_id, refusal in found.items():
+            saving[name].setdefault(row_id, for_key(name, refusal))
+        refused[name] = found
     tables = {
         item.table.name: PredictedTable(
             item.rows,
             len(item.chunks),
             {c.name: TYPES[c.kind] for c in item.table.columns if c.kind is not Kind.ROW},
-            _summed(refused[item.table.name].values()),
+            _summed(item.table.name, refused[item.table.name].values(), chosen),
+            proposals(
+                item.table.name,
+                (names - set(chosen.names) for names in saving[item.table.name].values()),
+            ),
         )
         for item in prepared.tables
     }
@@ -136,28 +182,32 @@ def dry_run(prepared: Prepared) -> DryRun:
     )
 
 
-def _parents_first(tables: tuple[PlannedTable, ...]) -> list[PlannedTable]:
-    """Order tables so that each comes after those it refers to, where there is such an order."""
-    by_name = {item.table.name: item for item in tables}
-    ordered: dict[str, PlannedTable] = {}
-
-    def visit(item: PlannedTable, above: frozenset[str]) -> None:
-        name = item.table.name
-        if name in ordered or name in above:
-            return
-        for key in item.table.foreign_keys:
-            visit(by_name[key.table], above | {name})
-        ordered[name] = item
-
-    for item in tables:
-        visit(item, frozenset())
-    return list(ordered.values())
-
-
-def _refused_values(prepared: Prepared, planned: PlannedTable) -> Iterator[Refusal]:
+def _refused_values(
+    prepared: Prepared, planned: PlannedTable, chosen: Repairs
+) -> tuple[dict[int, Refusal], dict[int, frozenset[str]]]:
+    """Return by id the rows whose values don't fit, and the repairs that would save each."""
+    refused: dict[int, Refusal] = {}
+    saving: dict[int, frozenset[str]] = {}
+    table = planned.table
     for chunk in planned.chunks:
         for rows in extract.read_rows(prepared.source.path, planned, chunk):
-            yield from check.check(planned.table, rows).refusals
+            found = {item.row_id: item for item in check.check(table, rows, chosen).refusals}
+            if found:
+                refused |= found
+                bad = (row for row in rows if row[0] in found)
+                saving |= {row[0]: for_row(partial(_is_storable, table, row)) for row in bad}
+    return refused, saving
+
+
+def _is_storable(table: Table, row: tuple[Any, ...], repairs: Repairs) -> bool:
+    return not check.check(table, [row], repairs).refusals
+
+
+def _without_merged(
+    table: str, gone: Mapping[int, Refusal], chosen: Repairs
+) -> Mapping[int, Refusal]:
+    merged = chosen.accepting(table, gone.values())
+    return {row_id: refusal for row_id, refusal in gone.items() if row_id not in merged}
 
 
 def _duplicates(
@@ -166,6 +216,7 @@ def _duplicates(
     """Of rows with equal keys the first that is not refused stays."""
     if index.keys or index.where is not None or planned.source.order:
         return  # The file's own index, and SQLite keeps it.
+    merges = is_merging(planned.table, index)
     key, *read = _reads(planned, (planned.table.key.name, *index.columns))
     name, columns = quoted(planned.source.table), ", ".join(read)
     present = " AND ".join(f"{column} IS NOT NULL" for column in read)
@@ -184,6 +235,7 @@ def _duplicates(
                     index.columns[0] if len(index.columns) == 1 else None,
                     f"the same ({', '.join(index.columns)}) as another row",
                     "23505",
+                    kept[0] if merges else None,
                 )
     finally:
         connection.close()
@@ -239,12 +291,16 @@ def _merge(found: dict[int, Refusal], more: Iterable[Refusal]) -> None:
         found.setdefault(refusal.row_id, refusal)
 
 
-def _summed(refusals: Iterable[Refusal]) -> tuple[PredictedReject, ...]:
-    ids: dict[tuple[str | None, str, str], list[int]] = defaultdict(list)
+def _summed(
+    table: str, refusals: Collection[Refusal], chosen: Repairs
+) -> tuple[PredictedReject, ...]:
+    accepted = chosen.accepting(table, refusals)
+    ids: dict[tuple[str | None, str, str, str | None], list[int]] = defaultdict(list)
     for refusal in refusals:
-        ids[refusal.column, refusal.reason, refusal.sqlstate].append(refusal.row_id)
+        repair = accepted.get(refusal.row_id)
+        ids[refusal.column, refusal.reason, refusal.sqlstate, repair].append(refusal.row_id)
     counts = Counter({why: len(rows) for why, rows in ids.items()})
     return tuple(
-        PredictedReject(*why, rows, tuple(sorted(ids[why])[:_EXAMPLES]))
+        PredictedReject(*why[:3], rows, tuple(sorted(ids[why])[:_EXAMPLES]), why[3])
         for why, rows in counts.most_common()
     )

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.local import run_here, worker_name
 from kgcore.migration.model import Options, Stage
 from kgcore.migration.pipeline import StepResult
+from kgcore.migration.repairs import choose
 from kgcore.migration.reports import read_report
 from kgcore.migration.stages.report import Report
 from kgcore.migration.workplace import Workplace
@@ -106,13 +107,15 @@ def migrate_to_postgresql(
     *,
     if_exists: Literal["fail", "replace"] = "fail",
     max_rejects: int = 0,
+    repairs: Sequence[str] = (),
     threads: int = _THREADS,
     **connection: Any,
 ) -> MigrationProgress:
     """Migrate a SQLite knowledge graph; the same pipeline as ``kg migrate``, without a broker.
 
     ``batch_size`` is the least number of rows a chunk has; a large source gets larger chunks.
-    ``verbose`` prints the progress. Further keywords (``sslmode=…``) go to the connection.
+    ``repairs`` names ways to make rows fit that would be refused. ``verbose`` prints the progress.
+    Further keywords (``sslmode=…``) go to the connection.
 
     Nothing is raised for what can go wrong with a source or a target: it is in ``errors`` of the
     result, each with its mend, and the live tables are as they were.
@@ -135,7 +138,13 @@ def migrate_to_postgresql(
         **connection,
     )
     try:
-        options = Options(batch_size, if_exists, max_rejects, most_chunks=_MOST_CHUNKS)
+        options = Options(
+            batch_size,
+            if_exists,
+            max_rejects,
+            most_chunks=_MOST_CHUNKS,
+            repairs=choose(repairs).names,
+        )
         say("[1/6] Connecting to databases...")
         with backend:
             runs.check_target(backend.pool, options)
@@ -175,7 +184,7 @@ def _predict(
     prepared: runs.Prepared, options: Options, progress: MigrationProgress, say: Say
 ) -> None:
     try:
-        predicted = predict(prepared)
+        predicted = predict(prepared, choose(options.repairs))
     finally:
         runs.release_source(prepared)
     say("[Dry run] Every row was checked; nothing was changed")
@@ -185,7 +194,7 @@ def _predict(
         for name, table in predicted.tables.items()
         for reject in table.rejects
     ]
-    if predicted.rejected_rows > options.max_rejects:
+    if predicted.counted_rows > options.max_rejects:
         progress.errors += reasons
     else:
         for reason in reasons:

@@ -13,7 +13,7 @@ from kgcore.schema.translate.names import Names
 
 #: Raised when the meaning of a message or of the ledger changes: a worker of another version must
 #: not take part in a run.
-PROTOCOL = 2
+PROTOCOL = 3
 
 MIN_ID = -(2**63)
 
@@ -63,6 +63,7 @@ class Options:
     max_workers: int | None = None  # steps at a time, over all machines
     max_rows_per_second: int | None = None  # sent to the target, over all machines
     worker_role: str | None = None  # is given what load and verify steps need, while the run lasts
+    repairs: tuple[str, ...] = ()  # names of kgcore.migration.repairs
 
     def __post_init__(self) -> None:
         if self.chunk_rows < 1:
@@ -97,7 +98,7 @@ class Options:
         """Read what :meth:`to_json` wrote; unknown names are left out."""
         known = {item.name for item in fields(cls)}
         values = {name: value for name, value in stored.items() if name in known}
-        lists = {name: tuple(values.get(name, ())) for name in ("only", "exclude")}
+        lists = {name: tuple(values.get(name, ())) for name in ("only", "exclude", "repairs")}
         return cls(**values | lists)
 
 
@@ -294,14 +295,31 @@ class NewStep:
     weight: float = 0.0
 
 
+class InvalidText(bytes):
+    """A TEXT value whose bytes are not UTF-8."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why one row can't be stored: the column at fault (or None), a reason, an SQLSTATE."""
+    """Why one row can't be stored: the column at fault (or None), a reason, an SQLSTATE.
+
+    ``same_as`` is the id of the row whose unique values it repeats.
+    """
 
     row_id: int
     column: str | None
     reason: str
     sqlstate: str
+    same_as: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """How many rows of a table a repair changed, added or saved, and the first of their ids."""
+
+    repair: str
+    rows: int
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@
                 index(R) ───────┘  for each R that T refers to
 
 R's key comes before T's, too, unless R refers to T in turn. Where T has neither foreign keys nor
-checks, verify(T) follows index(T), because key(T) takes no row away.
+checks, verify(T) follows index(T), because key(T) takes no row away. Where placeholders were asked
+for, it also waits for key(C) of each C that refers to T.
 
 A step runs in one transaction that also records it as done. Whatever happens to a worker, the
 ledger and the tables agree.
@@ -34,7 +35,7 @@ from kgcore.errors import (
     StepFencedError,
     TargetUnreachableError,
 )
-from kgcore.migration import ledger
+from kgcore.migration import lanes, ledger, related
 from kgcore.migration.model import (
     PROTOCOL,
     NewStep,
@@ -47,16 +48,8 @@ from kgcore.migration.model import (
     Step,
     StepRef,
 )
-from kgcore.migration.stages import (
-    check,
-    cutover,
-    encode,
-    extract,
-    finish,
-    lines,
-    load,
-    verify,
-)
+from kgcore.migration.repairs import PLACEHOLDER_ENTITIES, choose
+from kgcore.migration.stages import cutover, extract, finish, verify
 from kgcore.migration.workplace import Workplace
 from kgcore.schema import catalog
 from kgcore.schema.postgres import all_indexes
@@ -111,17 +104,21 @@ def planned_steps(tables: Sequence[PlannedTable]) -> tuple[NewStep, ...]:
 
 
 def unlocked(
-    tables: Mapping[str, PlannedTable], open_steps: Mapping[Group, int]
+    tables: Mapping[str, PlannedTable],
+    open_steps: Mapping[Group, int],
+    repairs: Sequence[str] = (),
 ) -> frozenset[Group]:
     """Return the stages of tables that may go, given how many steps of each are still open."""
     return frozenset(
         group
         for group in open_steps
-        if all(open_steps.get(before, 0) == 0 for before in _waits_for(group, tables))
+        if all(open_steps.get(before, 0) == 0 for before in _waits_for(group, tables, repairs))
     )
 
 
-def _waits_for(group: Group, tables: Mapping[str, PlannedTable]) -> set[Group]:
+def _waits_for(
+    group: Group, tables: Mapping[str, PlannedTable], repairs: Sequence[str]
+) -> set[Group]:
     stage, name = group
     match stage:
         case Stage.LOAD:
@@ -139,7 +136,12 @@ def _waits_for(group: Group, tables: Mapping[str, PlannedTable]) -> set[Group]:
             )
         case Stage.VERIFY:
             constrained = bool(tables[name].table.foreign_keys or tables[name].table.checks)
-            return {(Stage.KEY if constrained else Stage.INDEX, name), (Stage.LOAD, name)}
+            before = {(Stage.KEY if constrained else Stage.INDEX, name), (Stage.LOAD, name)}
+            if PLACEHOLDER_ENTITIES in choose(repairs):  # Keys of others may add rows to it.
+                before |= {
+                    (Stage.KEY, other) for other in tables if name in _parents(tables, other)
+                }
+            return before
         case Stage.CUTOVER:
             return {(step, table) for table in tables for step in (Stage.KEY, Stage.VERIFY)}
 
@@ -211,7 +213,8 @@ def _do(place: Workplace, cursor: Cursor, run: Run, step: Step, ref: StepRef) ->
         cursor.execute("SET LOCAL synchronous_commit = off")
     outcome = _WORK[step.stage](place, cursor, run, step, ref)
     end = RunState.DONE if step.stage is Stage.CUTOVER else None
-    state = ledger.close(cursor, ref, outcome, partial(unlocked, run.tables), end)
+    unlock = partial(unlocked, run.tables, repairs=run.options.repairs)
+    state = ledger.close(cursor, ref, outcome, unlock, end)
     dispatch = ledger.next_steps(cursor, replace(run, state=state))
     return StepResult(place.worker, outcome, step, dispatch, end)
 
@@ -260,25 +263,13 @@ def _try_claim(
 def _load(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     source = _local(place, run)
     planned = run.tables[step.table].written
-    table = planned.table
-    relation = Identifier(run.staging, table.name)
-    try:
-        batch = extract.read_arrow(source, planned, step.chunk)
-        rows = load.copy_binary(cursor, relation, table, encode.encode(table, batch))
-    except (encode.UnsuitedError, load.CopyRefusedError, extract.UnreadableError) as reason:
-        _log.info("%s takes the careful lane: %s", step, reason)
-    else:
-        return Outcome(loaded=_all_of(step, rows), lane="fast")
-    loaded = load.Copied(0)
-    for batch_rows in extract.read_rows(source, planned, step.chunk):
-        checked = check.check(table, batch_rows)
-        copied = load.copy_each(cursor, relation, table, checked.ids, checked.lines)
-        loaded = load.Copied(
-            loaded.rows + copied.rows, loaded.refusals + checked.refusals + copied.refusals
-        )
+    relation = Identifier(run.staging, step.table)
+    repairs = choose(run.options.repairs)
+    loaded = lanes.load_chunk(cursor, relation, source, planned, step.chunk, repairs)
     _reject(cursor, place, run, step, loaded.refusals)
+    ledger.record_repairs(cursor, run.run_id, step.step_id, step.table, loaded.repaired)
     _all_of(step, loaded.rows + len(loaded.refusals))
-    return Outcome(loaded=loaded.rows, rejected=len(loaded.refusals), lane="careful")
+    return Outcome(loaded=loaded.rows, rejected=len(loaded.refusals), lane=loaded.lane)
 
 
 def _index(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
@@ -291,36 +282,39 @@ def _index(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef
 def _key(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     planned = run.tables[step.table]
     aside = partial(_reject, cursor, place, run, step)
-    removed = finish.add_keys(cursor, run.staging, planned, aside)
+    children = Identifier(run.staging, step.table)
+    relink = partial(
+        related.mend_key, cursor, run, step.step_id, run.staging, children, planned.table
+    )
+    removed = finish.add_keys(cursor, run.staging, planned, aside, relink)
     return Outcome(loaded=-removed, rejected=removed)
 
 
 def _verify(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     source = _local(place, run)
     planned = run.tables[step.table]
-    table = planned.table
+    table, rows = planned.table, verify.SOURCE_ROWS
     verify.create_source_rows(cursor, run.staging, table)
-    refused: list[Refusal] = []
-    try:
-        rows = extract.read_rows(source, planned, step.chunk, raw=True)
-        batches = (lines.unjudged(table, batch) for batch in rows)
-        load.copy_text(cursor, verify.SOURCE_ROWS, table, batches)
-    except load.CopyRefusedError:
-        for batch in extract.read_rows(source, planned, step.chunk):
-            checked = check.check(table, batch)
-            copied = load.copy_each(cursor, verify.SOURCE_ROWS, table, checked.ids, checked.lines)
-            refused += checked.refusals + copied.refusals
-    rejected = (run.run_id, [refusal.row_id for refusal in refused])
-    found = verify.compare(cursor, run.staging, table, step.chunk, rejected)
-    return Outcome(verified=found.equal, mismatched=found.mismatched, mismatched_ids=found.examples)
+    repairs = choose(run.options.repairs) or None
+    if repairs and not ledger.was_repaired(cursor, step):
+        repairs = None
+    refused = lanes.read_again(cursor, rows, source, planned, step.chunk, repairs)
+    added, unequal = related.expect(cursor, run, rows, table, step.chunk)
+    found = verify.compare(cursor, run.staging, table, step.chunk, (run.run_id, [*refused]))
+    return Outcome(
+        verified=found.equal - added,
+        mismatched=found.mismatched + len(unequal),
+        mismatched_ids=found.examples + unequal,
+    )
 
 
 def _cutover(_place: Workplace, cursor: Cursor, run: Run, _step: Step, ref: StepRef) -> Outcome:
     """Check the totals, then move the tables. The ends that aren't ``done`` are raised."""
     totals = ledger.table_totals(cursor, run.run_id)
+    added = ledger.count_placeholders(cursor, run.run_id)
     mismatched = {name: t.mismatched_rows for name, t in totals.items() if t.mismatched_rows}
     for name, of_table in totals.items():
-        staged = catalog.count_rows(cursor, run.staging, name)
+        staged = catalog.count_rows(cursor, run.staging, name) - added.get(name, 0)
         accounted = of_table.loaded_rows + of_table.rejected_rows
         if staged != of_table.loaded_rows or accounted != of_table.source_rows:
             mismatched.setdefault(name, abs(of_table.source_rows - staged))
@@ -391,9 +385,11 @@ def _reject(
         return
     planned = run.tables[step.table].written
     ids = [refusal.row_id for refusal in refusals]
+    accepted = choose(run.options.repairs).accepting(step.table, refusals)
     with place.held(run) as source:
         rows = extract.read_raw(source, planned, ids)
-        ledger.record_rejects(cursor, step.step_id, planned.table.name, refusals, rows)
+        ledger.record_rejects(cursor, step.step_id, step.table, refusals, rows, accepted)
+    related.note_accepted(cursor, run, step.step_id, step.table, accepted)
 
 
 def _all_of(step: Step, rows: int) -> int:

@@ -22,6 +22,7 @@ def read_report(pool: ConnectionPool, run_id: str) -> Report:
             workers=len(ledger.worker_totals(cursor, run_id)),
             errors=_errors(run, examples),
             mismatched_ids=examples,
+            repairs=ledger.repair_totals(cursor, run_id),
         )
 
 

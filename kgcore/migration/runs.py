@@ -30,6 +30,7 @@ from kgcore.migration.model import (
     StepRef,
 )
 from kgcore.migration.pipeline import planned_steps, unlocked
+from kgcore.migration.repairs import choose
 from kgcore.migration.sources import published
 from kgcore.migration.stages import cutover, extract, finish, freeze, plan
 from kgcore.model import NotCarriedOver
@@ -56,8 +57,12 @@ class Prepared:
 
 
 def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None = None) -> Prepared:
-    """Freeze and plan. Touches nothing but ``data_dir``. Raises :class:`SourceError`."""
+    """Freeze and plan. Touches nothing but ``data_dir``.
+
+    Raises :class:`SourceError`, and :class:`SettingsError` for a repair that does not exist.
+    """
     began = time.monotonic()
+    choose(options.repairs)
     snapshot = freeze.freeze(
         source, data_dir / freeze.FOLDER, None if watch is None else partial(watch, "freeze")
     )
@@ -299,7 +304,7 @@ def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:
     run = _new_run(schema, prepared, options)
     steps = planned_steps(prepared.tables)
     counts = Counter((step.stage, step.table) for step in steps)
-    ready_stages = unlocked(run.tables, counts)
+    ready_stages = unlocked(run.tables, counts, options.repairs)
     ledger.create_run(cursor, run, steps, ready_stages, prepared.seconds)
     tables = [item.table for item in prepared.tables]
     finish.create_staging(cursor, run.staging, tables, options.worker_role)

@@ -21,6 +21,7 @@ import kgcore.migration
 from kgcore import errors
 from kgcore.config import Settings
 from kgcore.migration import MigrationProgress, migrate_to_postgresql
+from kgcore.migration.repairs import REPAIRS, Repair
 from kgcore.sample import make_synthetic
 from tests.conftest import CALLERS_ENVIRONMENT, ROOT
 from tests.servers import Database
@@ -199,6 +200,18 @@ def test_no_setting_is_described_that_does_not_exist() -> None:
 def test_every_error_code_is_described(error: type[errors.KGError]) -> None:
     row = f"| `{error.code}` | `{error.__name__}` | {error.exit_code} |"
     assert row in docs("troubleshooting.md")
+
+
+@pytest.mark.parametrize("repair", REPAIRS.values(), ids=lambda repair: repair.name)
+def test_every_repair_is_described_with_its_example(repair: Repair) -> None:
+    """That the example is what the repair does is shown where repairs are tested."""
+    before, after = repair.example
+    assert f"| `{repair.name}` | {repair.summary} | `{before}` | `{after}` |" in docs("repairs.md")
+
+
+def test_no_repair_is_described_that_does_not_exist() -> None:
+    described = re.findall(r"^\| `([a-z0-9-]+)` \|", docs("repairs.md"), re.MULTILINE)
+    assert described == list(REPAIRS)
 
 
 @pytest.mark.parametrize("module", [kgcore, kgcore.backends, kgcore.migration])

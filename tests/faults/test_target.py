@@ -1,8 +1,6 @@
 """The target is there but in no state to be used, or is gone for good, or not what it seems."""
 
-import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
 from tests.faults.holds import INDEX
 from tests.faults.scene import Scene, children, kill_process
 from tests.migration.graphs import entity, write_graph
-from tests.servers import Database, launcher, server_directory
+from tests.pgbouncer import PgBouncer
 from tests.workers.kg import wait_for
 from workers.embedded import PostgresServer
-from workers.embedded.account import own, run_as, server_account
-from workers.embedded.ports import candidates, is_free
+from workers.embedded.account import own, server_account
 
 
 def test_postgres_is_gone_for_good(
@@ -120,42 +116,15 @@ def test_no_connection_is_to_be_had(scene: Scene) -> None:
         scene.database.rows(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
-def test_behind_pgbouncer_in_transaction_mode(scene: Scene) -> None:
+def test_behind_pgbouncer_in_transaction_mode(scene: Scene, pgbouncer: PgBouncer) -> None:
     """All of the run goes through it; a worker dies on the way."""
-    with _pgbouncer(scene.database) as port:
-        scene.kg.environment["PG_PORT"] = str(port)
-        scene.begin()
-        with scene.held() as hold, scene.kg.workers(1) as workers, scene.follow() as coordinator:
-            hold.reached()
-            with scene.strike():
-                (child,) = children(*workers)
-                kill_process(child)
-                hold.release()
-            scene.complete(coordinator)
+    scene.kg.environment["PG_PORT"] = str(pgbouncer.port)
+    scene.begin()
+    with scene.held() as hold, scene.kg.workers(1) as workers, scene.follow() as coordinator:
+        hold.reached()
+        with scene.strike():
+            (child,) = children(*workers)
+            kill_process(child)
+            hold.release()
+        scene.complete(coordinator)
     assert scene.attempts()[scene.held_step] == 2
-
-
-@contextmanager
-def _pgbouncer(database: Database) -> Iterator[int]:
-    """Start a PgBouncer before the database; give its port."""
-    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        unavailable("there is no pgbouncer on PATH: apt install pgbouncer")
-    port = next(candidates(None))
-    with server_directory() as place:
-        settings = place / "pgbouncer.ini"
-        settings.write_text(
-            f"[databases]\n{database.database} = host={database.host} port={database.port}"
-            f" user={database.user} password={database.password}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 6\n"
-        )
-        process = subprocess.Popen(
-            [*launcher(), program, "--quiet", str(settings)], **run_as(server_account())
-        )
-        try:
-            wait_for(lambda: not is_free(port))
-            yield port
-        finally:
-            process.kill()
-            process.wait()

@@ -1,8 +1,10 @@
 """The two lanes: neither lets anything through that the other, or the server, sees differently."""
 
+import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from psycopg2.sql import SQL, Composed, Identifier
 
-from kgcore.migration.model import Chunk, PlannedTable
+from kgcore.backends import PostgreSQLBackend
+from kgcore.migration import lanes, ledger
+from kgcore.migration.model import Chunk, InvalidText, PlannedTable
+from kgcore.migration.repairs import Repairs
 from kgcore.migration.stages import check, encode, extract
 from kgcore.model import Column, Kind, Table
-from kgcore.schema import ENTITIES
-from tests.migration.comparer import COLUMNS, differences
+from kgcore.schema import ENTITIES, TABLES
+from kgcore.schema import postgres as ddl
+from tests.migration.comparer import differences
 from tests.migration.conftest import Migrate
 from tests.migration.graphs import entity, mission, write_graph
 from tests.servers import Database
@@ -92,7 +99,7 @@ def test_timestamps_are_exact_or_refused(value: Any, expected: str) -> None:
         (Kind.TEXT, "\\.\n\t\r", "\\\\.\\n\\t\\r"),
         (Kind.TEXT, "a\0b", "22021"),
         (Kind.TEXT, b"blob", "42804"),
-        (Kind.TEXT, extract.InvalidText(b"\xff"), "22021"),
+        (Kind.TEXT, InvalidText(b"\xff"), "22021"),
         (Kind.BLOB, b"\x00\xff", "\\\\x00ff"),
         (Kind.BLOB, "text", "42804"),
         (Kind.JSON, "{}", "{}"),
@@ -164,7 +171,7 @@ json_texts = st.recursive(
     | plain_text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
     max_leaves=6,
-).map(lambda value: __import__("json").dumps(value, ensure_ascii=False))
+).map(lambda value: json.dumps(value, ensure_ascii=False))
 
 
 @settings(
@@ -206,11 +213,20 @@ def test_good_values_of_every_kind_arrive_unchanged(
     assert differences(path, postgres.connect()) == []
 
 
+def is_no_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 any_value = (
     st.none()
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.binary(max_size=9)
+    | st.binary(max_size=9).filter(is_no_utf8).map(InvalidText)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
     | json_texts
     | moments
@@ -219,33 +235,217 @@ any_value = (
 )
 
 
+RIGHT = object()
+# Rows of nothing but surprises would all be refused: most values are what belongs there.
+cells = st.sampled_from([RIGHT] * 6 + [None]).flatmap(
+    lambda choice: st.just(RIGHT) if choice is RIGHT else any_value
+)
+_RIGHT: dict[Kind, Any] = {
+    Kind.INTEGER: 1,
+    Kind.REAL: -0.0,
+    Kind.JSON: '{"a": [1.50, null], "a": "\\u00e4\\n"}',
+    Kind.TIMESTAMP: "2026-01-02T03:04:05.678901+02:00",
+}
+
+
+def written(table: Table, row_id: int, cells: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row of a table that these cells stand for."""
+    named = zip(table.columns[1:], cells, strict=False)
+    return (
+        row_id,
+        *(
+            _RIGHT.get(column.kind, f"\t{column.name}\\ {row_id}") if cell is RIGHT else cell
+            for column, cell in named
+        ),
+    )
+
+
+def write_anything(path: Path, rows: list[tuple[Any, ...]]) -> Path:
+    """Fill the four tables with these values; no column has a type, so SQLite converts nothing."""
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as sqlite:
+        for table in TABLES:
+            columns = table.column_names[1:]
+            sqlite.execute(
+                f"CREATE TABLE {table.name} (id INTEGER PRIMARY KEY, {', '.join(columns)})"
+            )
+            for row_id, cells in enumerate(rows, 1):
+                row = written(table, row_id, cells)[1:]
+                # What is not UTF-8 comes into a TEXT value by a cast alone.
+                marks = ["CAST(? AS TEXT)" if isinstance(v, InvalidText) else "?" for v in row]
+                sqlite.execute(
+                    f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join(marks)})",
+                    row,
+                )
+        sqlite.commit()
+    return path
+
+
+def expected(kind: Kind, value: Any) -> Any:
+    """What a stored value must be, told from the source's value without the pipeline's code."""
+    if value is None:
+        return None
+    match kind:
+        case Kind.KEY | Kind.INTEGER:
+            return int(value)
+        case Kind.REAL:
+            return float(value).hex()
+        case Kind.JSON:
+            return json.loads(str(value), parse_float=Decimal)
+        case Kind.TIMESTAMP:
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return str(value)
+
+
+def found_as(kind: Kind, value: Any) -> Any:
+    """A value of PostgreSQL in the same form."""
+    if value is None:
+        return None
+    match kind:
+        case Kind.REAL:
+            return value.hex()
+        case Kind.JSON:
+            return json.loads(value, parse_float=Decimal)
+    return value
+
+
+def selected(table: Table, relation: Identifier) -> Composed:
+    columns = SQL(", ").join(
+        SQL("{}::text").format(Identifier(c.name)) if c.kind is Kind.JSON else Identifier(c.name)
+        for c in table.columns
+    )
+    return SQL("SELECT {} FROM {} ORDER BY 1").format(columns, relation)
+
+
+ANY_ROWS = st.lists(st.tuples(*[cells] * 9), min_size=1, max_size=25)
+
+
 @settings(
-    max_examples=20,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(st.lists(st.tuples(*[any_value] * 9), min_size=1, max_size=25))
+@given(rows=ANY_ROWS, repairs=st.sampled_from([(), ("all",)]))
 def test_source_is_loaded_plus_rejected_whatever_is_in_it(
-    migrate: Migrate, postgres: Database, tmp_path: Path, rows: list[tuple[Any, ...]]
+    migrate: Migrate,
+    postgres: Database,
+    tmp_path: Path,
+    rows: list[tuple[Any, ...]],
+    repairs: tuple[str, ...],
 ) -> None:
-    """Every storage class in every column; the columns have no type, so SQLite converts nothing."""
-    path = tmp_path / "any.db"
-    path.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as sqlite:
-        for table, names in COLUMNS.items():
-            columns = names.split()[1:]
-            sqlite.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, {', '.join(columns)})")
-            marks = ", ".join("?" * len(columns))
-            sqlite.executemany(
-                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",
-                [row[: len(columns)] for row in rows],
-            )
-        sqlite.commit()
-    report = migrate(path, if_exists="replace", chunk_rows=9, max_rejects=10**6)
+    """To the row and to the byte: each row is live and equal, or a reject with its own bytes."""
+    path = write_anything(tmp_path / "any.db", rows)
+    report = migrate(path, if_exists="replace", chunk_rows=9, max_rejects=10**6, repairs=repairs)
     assert report.is_done, report.errors
     for counts in report.tables.values():
         assert counts.source_rows == counts.loaded_rows + counts.rejected_rows == len(rows)
         assert counts.verified_rows == counts.loaded_rows
+    kept = {
+        (table, row_id): bytes_
+        for table, row_id, bytes_ in postgres.rows(
+            "SELECT table_name, row_id, bytes FROM kg_migration.rejects WHERE run_id = %s",
+            (report.run.run_id,),
+        )
+    }
+    for table in TABLES:
+        live = {
+            row[0]: row for row in postgres.rows(selected(table, Identifier("public", table.name)))
+        }
+        for row_id, cells in enumerate(rows, 1):
+            row = written(table, row_id, cells)
+            if (table.name, row_id) in kept:
+                assert row_id not in live or live[row_id][1] == "placeholder"
+                for raw, value in zip(kept[table.name, row_id], row, strict=True):
+                    assert (raw and bytes(raw)) == original(value)
+            elif not repairs:  # What repairs change is in their own tests.
+                for column, stored, value in zip(table.columns, live[row_id], row, strict=True):
+                    assert found_as(column.kind, stored) == expected(column.kind, value), column
+
+
+def original(value: Any) -> bytes | None:
+    """A value's bytes as rejects keep them."""
+    if value is None:
+        return None
+    if isinstance(value, int | float):
+        return repr(value).encode()
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(rows=ANY_ROWS)
+def test_each_lane_by_itself_stores_the_same(
+    backend: PostgreSQLBackend, tmp_path: Path, rows: list[tuple[Any, ...]]
+) -> None:
+    """Each row is a chunk of its own, so that the fast lane is asked about every single one."""
+    path = write_anything(tmp_path / "any.db", rows)
+    for table in TABLES:
+        planned = PlannedTable(table, len(rows), 0)
+        fast, slow = Identifier("fast", table.name), Identifier("slow", table.name)
+        with ledger.transaction(backend.pool) as cursor:
+            for schema in ("fast", "slow"):
+                cursor.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")
+                cursor.execute(ddl.create_table(schema, table))
+            quick = set()
+            for row_id in range(1, len(rows) + 1):
+                chunk = Chunk(table.name, row_id, row_id + 1, 1)
+                try:
+                    quick.add((row_id, lanes.fast(cursor, fast, path, planned, chunk).rows))
+                except lanes.RefusedByFastLaneError:
+                    continue
+            chunk = Chunk(table.name, 1, None, len(rows))
+            careful = lanes.careful(cursor, slow, path, planned, chunk, Repairs())
+            cursor.execute(SQL("SELECT id FROM {}").format(slow))
+            accepted = {row_id for (row_id,) in cursor.fetchall()}
+            refused = {refusal.row_id for refusal in careful.refusals}
+            assert accepted | refused == set(range(1, len(rows) + 1))
+            assert not accepted & refused
+            assert {row_id for row_id, _ in quick} <= accepted
+            cursor.execute(
+                SQL("SELECT f.id FROM {} f JOIN {} s USING (id) WHERE NOT f *= s").format(
+                    fast, slow
+                )
+            )
+            assert cursor.fetchall() == []
+            cursor.execute(SQL("SELECT count(*) FROM {}").format(fast))
+            assert cursor.fetchone() == (len(quick),)
+
+
+@pytest.mark.parametrize("column", ["name", "metadata"])
+def test_a_real_among_text_is_for_the_careful_lane(
+    migrate: Migrate, postgres: Database, tmp_path: Path, column: str
+) -> None:
+    """In a column without a type; ADBC would make text of it in a form of its own."""
+    path = write_graph(tmp_path / "graph.db", entities=[entity(1), entity(2), entity(3)])
+    with closing(sqlite3.connect(path)) as sqlite:
+        rows = sqlite.execute("SELECT * FROM entities").fetchall()
+        sqlite.executescript(
+            "DROP TABLE entities; CREATE TABLE entities (id INTEGER PRIMARY KEY, type, name,"
+            " metadata, created_at, updated_at)"
+        )
+        sqlite.executemany("INSERT INTO entities VALUES (?, ?, ?, ?, ?, ?)", rows)
+        sqlite.execute(f"UPDATE entities SET {column} = 2.5 WHERE id = 2")
+        sqlite.commit()
+    report = migrate(path, max_rejects=1)
+    assert report.is_done, report.errors
+    assert postgres.rows("SELECT row_id, column_name, sqlstate FROM kg_migration.rejects") == [
+        (2, column, "42804")
+    ]
+
+
+def test_the_fast_lane_takes_what_is_right(backend: PostgreSQLBackend, tmp_path: Path) -> None:
+    """Otherwise the comparison above would compare nothing."""
+    path = write_graph(tmp_path / "graph.db", entities=[entity(1), entity(2)])
+    planned, chunk = PlannedTable(ENTITIES, 2, 2), Chunk("entities", 1, None, 2)
+    with ledger.transaction(backend.pool) as cursor:
+        cursor.execute(ddl.create_table("public", ENTITIES))
+        relation = Identifier("public", "entities")
+        assert lanes.fast(cursor, relation, path, planned, chunk) == lanes.Loaded(2, "fast")
+        assert lanes.careful(cursor, relation, path, planned, chunk, Repairs()).rows == 2
 
 
 def test_a_chunk_with_a_bad_row_takes_the_careful_lane_alone(
@@ -289,7 +489,7 @@ def test_rows_are_read_in_batches_and_undecodable_text_is_marked(tmp_path: Path)
     assert [len(batch) for batch in batches] == [extract.BATCH_ROWS, 20]
     ids = [row[0] for batch in batches for row in batch]
     assert ids == list(range(-10, extract.BATCH_ROWS + 10))
-    assert batches[0][15][2] == extract.InvalidText(b"\xffA")
+    assert batches[0][15][2] == InvalidText(b"\xffA")
     (raw,) = extract.read_raw(path, planned, [5])
     assert raw.values[2] == b"\xffA"
     assert raw.storage == ("integer", "text", "text", "text", "text", "text")

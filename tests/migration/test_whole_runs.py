@@ -215,7 +215,7 @@ def test_rejects_stop_the_run_until_they_are_allowed(
     assert totals["source_rows"] == totals["loaded_rows"] + totals["rejected_rows"]
     assert postgres.rows("SELECT to_regclass('public.entities')") == [(None,)]
     with ledger.transaction(place.pool) as cursor:
-        found = ledger.list_rejects(cursor, report.run.run_id)
+        found = list(ledger.list_rejects(cursor, report.run.run_id))
     why = {(reject.table, reject.row_id): (reject.column, reject.sqlstate) for reject in found}
     assert why == {
         ("entities", 200): ("metadata", "22P02"),
@@ -228,8 +228,8 @@ def test_rejects_stop_the_run_until_they_are_allowed(
         ("mission_history", 3): ("cost_usd", "42804"),
     }
     nul = next(reject for reject in found if reject.row_id == 201)
-    assert nul.values["name"] == b"with\0nul"
-    assert nul.storage["id"] == "integer"
+    assert nul.row.values[nul.row.columns.index("name")] == b"with\0nul"
+    assert nul.row.storage[0] == "integer"
     assert json.dumps(nul.to_json())
     resumed = runs.resume(place.pool, report.run.run_id, max_rejects=8)
     run_here(place, resumed, 2)

@@ -85,11 +85,11 @@ class Kg:
     ) -> Iterator[list[subprocess.Popen[str]]]:
         """Run workers of one process each until the end of the block.
 
-        Unless ``waiting`` is false, they answer when the block begins. ``beside`` says how many
-        there are already; ``environment`` is added to the command's.
+        Unless ``waiting`` is false, so many answer when the block begins, ``beside`` those that
+        are there already. ``environment`` is added to the command's.
         """
+        program = (*self.command, "worker") if program is None else program
         names = [f"w{beside + position}@%h" for position in range(number)]
-        program = program or (*self.command, "worker")
         running = []
         try:
             for name in names:

@@ -30,7 +30,7 @@ def pause(
     restarts of everything, until kg unpause. No other run may replace the same tables meanwhile.
     """
     STATE.json = json
-    STATE.otherwise = f"the run is paused, and its steps at hand end: kg progress {run}"
+    STATE.after_interrupt = f"the run is paused, and its steps at hand end: kg progress {run}"
     with Bars(quiet=json) as bars, coordinator(bars) as kg:
         kg.pause(run, at_once=now)
     if json:

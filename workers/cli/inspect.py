@@ -1,4 +1,4 @@
-"""``kg progress``, ``runs``, ``report``, ``rejects``: what only looks."""
+"""``kg progress``, ``runs``, ``report``: what only looks."""
 
 import time
 from typing import Annotated
@@ -25,7 +25,6 @@ def register(app: typer.Typer) -> None:
     app.command()(progress)
     app.command(name="runs")(list_runs)
     app.command()(report)
-    app.command()(rejects)
 
 
 def progress(
@@ -140,40 +139,6 @@ def report(run: RunId, json: Json = False) -> None:
     with target() as backend:
         found = read_report(backend.pool, run)
     print_json(found.to_json()) if json else show_report(found)
-
-
-def rejects(
-    run: RunId,
-    table: Annotated[str | None, typer.Option(help="Only this table's.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    json: Json = False,
-) -> None:
-    """List the rows that the target can't hold, with the reason and the row as it was.
-
-    With --json, one object a line.
-    """
-    STATE.json = json
-    with target() as backend, ledger.transaction(backend.pool) as cursor:
-        ledger.read_run(cursor, run)
-        found = ledger.list_rejects(cursor, run, table, limit)
-    if json:
-        for reject in found:
-            print_json(reject.to_json())
-        return
-    rows = [
-        {
-            "table": reject.table,
-            "id": reject.row_id,
-            "column": reject.column,
-            "reason": reject.reason,
-            "sqlstate": reject.sqlstate,
-        }
-        for reject in found
-    ]
-    if rows:
-        show_table({name: name for name in rows[0]}, rows)
-    else:
-        out.print("no rejects")
 
 
 def _follow(channel: Channel, now: Progress, *, json: bool) -> None:

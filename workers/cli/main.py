@@ -19,6 +19,7 @@ from workers.cli import (
     inspect,
     migrate,
     optimize,
+    rejects,
     sample,
     worker,
 )
@@ -56,7 +57,10 @@ def _options(
     )
 
 
-for module in (migrate, control, inspect, worker, doctor, optimize, backup, sample, demo):
+for module in (
+    *(migrate, control, inspect, rejects, worker, doctor),
+    *(optimize, backup, sample, demo),
+):
     module.register(app)
 app.add_typer(embedded.app, name="embedded")
 
@@ -87,8 +91,7 @@ def main() -> NoReturn:
         complain(f"unexpected: {type(error).__name__}: {error}", mend)
         sys.exit(1)
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this.
-        said = STATE.to_go_on
-        complain("interrupted", f"workers finish what they have; {said}" if said else "")
+        complain("interrupted", STATE.after_interrupt)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -12,6 +12,7 @@ from kgcore.errors import BrokerError
 from kgcore.migration import runs
 from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.model import Options, Run, RunState
+from kgcore.migration.repairs import ALL, REPAIRS, choose
 from kgcore.schema.translate.names import Names
 from workers.announce import announcements, fitting
 from workers.cli.bars import Bars
@@ -43,6 +44,17 @@ LocalWorkers = Annotated[
 ]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return once the steps are sent; kg progress follows.")
+]
+
+
+Repair = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Make rows fit that would be refused; may be given again and again. "
+        + "; ".join(f"`{item.name}`: {item.summary}" for item in REPAIRS.values())
+        + f"; `{ALL}`: each of them, of two that exclude each other the first.",
+    ),
 ]
 
 
@@ -97,6 +109,7 @@ def migrate(
         list[str] | None,
         typer.Option(metavar="TABLE", help="Leave a table behind; may be given again and again."),
     ] = None,
+    repair: Repair = None,
     names: Annotated[
         str,
         typer.Option(
@@ -138,6 +151,7 @@ def migrate(
         max_workers=max_workers,
         max_rows_per_second=max_rows_per_second,
         worker_role=load_settings().kg_worker_role,
+        repairs=choose(repair or ()).names,
     )
     if dry_run:
         return _dry_run(source, options, json=json)
@@ -230,14 +244,14 @@ def _dry_run(source: Path, options: Options, *, json: bool) -> int:
         runs.check_target(backend.pool, options)
         prepared = runs.prepare(source, load_settings().kg_data_dir, options, bars.stage)
     try:
-        prediction = predict(prepared)
+        prediction = predict(prepared, choose(options.repairs))
     finally:
         runs.release_source(prepared)
     if json:
         print_json(prediction.to_json())
     else:
         show_prediction(prediction)
-    return 3 if prediction.rejected_rows > options.max_rejects else 0
+    return 3 if prediction.counted_rows > options.max_rejects else 0
 
 
 def _follow(kg: Coordinator, run_id: str, *, detach: bool, json: bool) -> int:
@@ -258,6 +272,7 @@ def _follow(kg: Coordinator, run_id: str, *, detach: bool, json: bool) -> int:
 def _watcher(bars: Bars) -> Watcher:
     def started(run: Run) -> None:
         STATE.run_id = run.run_id
+        STATE.after_interrupt = f"workers finish what they have; {STATE.to_go_on}"
         if not STATE.json:
             bars.notice(f"run {run.run_id}")
 

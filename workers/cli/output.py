@@ -22,14 +22,12 @@ class State:
     debug: bool = False
     json: bool = False
     run_id: str = ""
-    otherwise: str = ""
+    after_interrupt: str = ""
     interrupted: bool = False
 
     @property
     def to_go_on(self) -> str:
-        """What to do with the run that was begun, if the command doesn't say ``otherwise``."""
-        if self.otherwise:
-            return self.otherwise
+        """The commands that make something of the run that was begun; empty where none was."""
         if not self.run_id:
             return ""
         return f"to go on: kg resume {self.run_id}; to give it up: kg cancel {self.run_id}"
@@ -107,6 +105,10 @@ def show_report(report: Report) -> None:
         f"{report.rows_per_second:,.0f} rows/s, freeze to cutover;"
         f" {report.chunks} chunks, {report.workers} workers"
     )
+    for item in report.repairs:
+        ids = _ids(item.example_ids, item.rows)
+        what = f"{item.table}: {item.rows:,} rows by {item.repair}"
+        out.print(f"repaired: {what} ({ids})", markup=False)
     _show_not_carried_over(run.not_carried_over)
     for error in report.errors:
         out.print(f"error: {error}", style="red", markup=False)
@@ -128,15 +130,18 @@ def show_prediction(prediction: DryRun) -> None:
         table.add_row(name, f"{item.rows:,}", str(item.chunks), f"{item.rejected_rows:,}", columns)
     out.print("dry run: every row was checked, nothing was changed", style="bold")
     out.print(table)
-    for name, item in prediction.tables.items():
-        for reject in item.rejects:
-            ids = ", ".join(map(str, reject.example_ids))
+    for name, tabled in prediction.tables.items():
+        for reject in tabled.rejects:
+            what = "refused" if reject.repair is None else f"left out ({reject.repair})"
             out.print(
-                f"{name}: {reject.rows:,} rows would be refused: {reject.column or 'row'}:"
-                f" {reject.reason} (ids {ids})",
-                style="red",
+                f"{name}: {reject.rows:,} rows would be {what}: {reject.column or 'row'}:"
+                f" {reject.reason} ({_ids(reject.example_ids, reject.rows)})",
+                style="red" if reject.repair is None else "",
                 markup=False,
             )
+    for proposal in prediction.proposals:
+        saved = f"--repair {proposal.repair} would save {proposal.rows:,} rows"
+        out.print(f"{proposal.table}: {saved}", markup=False)
     _show_not_carried_over(prediction.prepared.not_carried_over)
     out.print(
         f"estimate: {size(prediction.target_bytes)} in the target,"
@@ -164,6 +169,10 @@ def show_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> 
     for row in rows:
         table.add_row(*("" if row[name] is None else str(row[name]) for name in titles))
     out.print(table)
+
+
+def _ids(ids: Sequence[int], rows: int) -> str:
+    return f"ids {', '.join(map(str, ids))}" + (", …" if rows > len(ids) else "")
 
 
 def size(number: float) -> str:

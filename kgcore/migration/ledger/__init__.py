@@ -13,7 +13,22 @@ from kgcore.migration.ledger.lease import (
     terminate_holders,
 )
 from kgcore.migration.ledger.pace import book_turn
-from kgcore.migration.ledger.rejects import Reject, count_rejects, list_rejects, record_rejects
+from kgcore.migration.ledger.rejects import (
+    Reject,
+    count_rejects,
+    list_rejects,
+    record_mended,
+    record_rejects,
+    still_refused,
+    take_in,
+)
+from kgcore.migration.ledger.repairs import (
+    RepairTotals,
+    count_placeholders,
+    record_repairs,
+    repair_totals,
+    was_repaired,
+)
 from kgcore.migration.ledger.rights import grant_ledger
 from kgcore.migration.ledger.runs import (
     RunSummary,
@@ -29,6 +44,7 @@ from kgcore.migration.ledger.runs import (
     reopen,
     running_run,
     set_address,
+    set_options,
     unpause,
 )
 from kgcore.migration.ledger.steps import (
@@ -55,6 +71,7 @@ from kgcore.migration.ledger.transaction import frozen_view, transaction
 
 __all__ = [
     "Reject",
+    "RepairTotals",
     "RunSummary",
     "StageProgress",
     "Stale",
@@ -65,6 +82,7 @@ __all__ = [
     "claim",
     "close",
     "count_holders",
+    "count_placeholders",
     "count_rejects",
     "create_run",
     "done_positions",
@@ -87,19 +105,26 @@ __all__ = [
     "pause",
     "read_run",
     "record_failure",
+    "record_mended",
     "record_rejects",
+    "record_repairs",
     "renew_lease",
     "reopen",
+    "repair_totals",
     "require_current",
     "running_run",
     "set_address",
+    "set_options",
     "stage_progress",
     "stage_seconds",
     "stale_steps",
     "step_lock_key",
+    "still_refused",
     "table_totals",
+    "take_in",
     "terminate_holders",
     "transaction",
     "unpause",
+    "was_repaired",
     "worker_totals",
 ]

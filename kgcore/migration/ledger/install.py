@@ -11,7 +11,7 @@ from kgcore.errors import TargetError
 _LOCK = 0x6B67_0000_0000_0001
 
 # Stands as the schema's comment; to be changed with ledger.sql and upgrade.sql.
-_VERSION = "jarvis-kg, ledger 2"
+_VERSION = "jarvis-kg, ledger 3"
 
 
 def is_installed(cursor: Cursor) -> bool:
@@ -21,7 +21,8 @@ def is_installed(cursor: Cursor) -> bool:
     return bool(there)
 
 
-def _is_current(cursor: Cursor) -> bool:
+def is_current(cursor: Cursor) -> bool:
+    """Whether the ledger has all that this version reads and writes."""
     cursor.execute(
         "SELECT obj_description(to_regnamespace('kg_migration'), 'pg_namespace') = %s", (_VERSION,)
     )
@@ -32,7 +33,7 @@ def _is_current(cursor: Cursor) -> bool:
 def install(cursor: Cursor) -> None:
     """Create what is missing of ``kg_migration``. Raises :class:`TargetError` without the right."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    if _is_current(cursor):
+    if is_current(cursor):
         return
     # The columns that an earlier version lacks come first: the rest refers to them.
     scripts = ("upgrade.sql", "ledger.sql") if is_installed(cursor) else ("ledger.sql",)

@@ -113,6 +113,31 @@ CREATE TABLE IF NOT EXISTS kg_migration.rejects (
     columns         text[] NOT NULL,
     storage         text[] NOT NULL,       -- null, integer, real, text, blob
     bytes           bytea[] NOT NULL,
+    -- The repair by which the row is left out knowingly; it doesn't count against the limit then.
+    repair          text,
+    merged_into     bigint,                -- of a duplicate that was merged: what took its place
+    mended_storage  text[],                -- the row as a user mended it, in the form of storage
+    mended_bytes    bytea[],               -- and bytes
+    loaded_at       timestamptz,           -- when a retry stored it: it is no reject any more
     UNIQUE (source_id, table_name, row_id)
 );
 CREATE INDEX IF NOT EXISTS rejects_run ON kg_migration.rejects (run_id, table_name, row_id);
+
+-- Rows that are in the target and not in the source: what relationships refer to and lack.
+CREATE TABLE IF NOT EXISTS kg_migration.placeholders (
+    run_id          text NOT NULL REFERENCES kg_migration.runs ON DELETE CASCADE,
+    table_name      text NOT NULL,
+    row_id          bigint NOT NULL,
+    PRIMARY KEY (run_id, table_name, row_id)
+);
+
+-- What repairs did, one row for each step and repair.
+CREATE TABLE IF NOT EXISTS kg_migration.repairs (
+    run_id          text NOT NULL REFERENCES kg_migration.runs ON DELETE CASCADE,
+    step_id         bigint NOT NULL,       -- 0: a retry of rejects
+    table_name      text NOT NULL,
+    repair          text NOT NULL,
+    rows            bigint NOT NULL,
+    row_ids         bigint[] NOT NULL      -- the first of them
+);
+CREATE INDEX IF NOT EXISTS repairs_run ON kg_migration.repairs (run_id, table_name, step_id);

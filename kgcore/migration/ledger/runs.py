@@ -9,8 +9,8 @@ from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import Json, execute_values
 
-from kgcore.errors import RunNotFoundError, TargetBusyError
-from kgcore.migration.ledger.install import is_installed
+from kgcore.errors import RunNotFoundError, TargetBusyError, TargetError
+from kgcore.migration.ledger.install import is_current, is_installed
 from kgcore.migration.model import (
     IN_PROGRESS,
     NewStep,
@@ -116,7 +116,12 @@ def create_run(
 
 
 def read_run(cursor: Cursor, run_id: str) -> Run:
-    """Return the run. Raises :class:`RunNotFoundError`."""
+    """Return the run. Raises :class:`RunNotFoundError`, :class:`TargetError` for an old ledger."""
+    if is_installed(cursor) and not is_current(cursor):
+        raise TargetError(
+            "the ledger in schema kg_migration is of an earlier version of jarvis-kg",
+            "the next kg migrate brings it up to date; until then use the earlier version",
+        )
     run = find_run(cursor, run_id)
     if run is None:
         raise _no_such(run_id)
@@ -201,7 +206,9 @@ def lock_run(cursor: Cursor, run_id: str, *, wait: bool = True) -> tuple[RunStat
         raise _no_such(run_id)
     cursor.execute(
         "SELECT state, epoch FROM kg_migration.runs WHERE run_id = %s"
-        + (" FOR UPDATE" if wait else ""),
+        # A reject's foreign key holds the row FOR KEY SHARE: with FOR UPDATE two steps that have
+        # rejects would wait for each other at their ends.
+        + (" FOR NO KEY UPDATE" if wait else ""),
         (run_id,),
     )
     row = cursor.fetchone()
@@ -264,6 +271,14 @@ def set_address(cursor: Cursor, run_id: str, address: str) -> None:
     """Say where the run's source is to be fetched from now on."""
     cursor.execute(
         "UPDATE kg_migration.sources SET address = %s WHERE run_id = %s", (address, run_id)
+    )
+
+
+def set_options(cursor: Cursor, run_id: str, options: Options) -> None:
+    """Change what was chosen for an ended run. The caller holds its lock."""
+    cursor.execute(
+        "UPDATE kg_migration.runs SET options = %s WHERE run_id = %s",
+        (Json(options.to_json()), run_id),
     )
 
 

@@ -99,6 +99,7 @@ HOW_TO_SHARE = (
 
 def _check_digest(source: SourceSnapshot, path: Path) -> None:
     stat = path.stat()
+    # Not the time of modification: whoever changes the file can set that back.
     _digest_checked(source.sha256, path, stat.st_ino, stat.st_size, stat.st_ctime_ns)
 
 

@@ -3,17 +3,21 @@
 Rows become PostgreSQL's text COPY. Work goes column by column: most columns are cleared as a whole
 by a test that runs in C, and only a column with something odd in it is looked at value by value.
 
-What is stored is exact, or it is refused: no rounding, no truncation, no replacement.
+What is stored is exact, or it is refused: no rounding, no truncation, no replacement. Only a repair
+that was asked for may change a value, and only one that was refused.
 """
 
-import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import compress
 from typing import Any
 
-from kgcore.migration.model import Refusal
+from kgcore.migration import json_faults
+from kgcore.migration.json_faults import json_fault
+from kgcore.migration.model import InvalidText, Refusal, Repaired
+from kgcore.migration.repairs import Repairs, ServerInstant
 from kgcore.model import Column, Kind, Table
 from kgcore.schema.postgres import LONGEST_KEY
 from kgcore.schema.translate.types import FALSE, TRUE
@@ -21,8 +25,9 @@ from kgcore.schema.translate.types import FALSE, TRUE
 Row = tuple[Any, ...]
 
 _NULL = "\\N"
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
 _SPECIAL = re.compile(r"[\\\t\n\r\0]")
+_PLAIN_TEXT = re.compile(r"[^\\\t\n\r\0]*")
 # The form nearly all timestamps have, except the 29th of February.
 _PLAIN_INSTANT = re.compile(
     r"(?!0000)\d{4}-"
@@ -49,21 +54,38 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRows:
-    """Lines of text COPY with the ids they came from, and the rows that were refused."""
+    """Lines of text COPY with the ids they came from, and the rows that were refused.
+
+    ``repaired`` has by repair the ids of the rows it changed; some may be among the refused.
+    """
 
     ids: tuple[int, ...]
     lines: tuple[str, ...]
     refusals: tuple[Refusal, ...]
+    repaired: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
-def check(table: Table, rows: Sequence[Row]) -> CheckedRows:
+_NO_REPAIRS = Repairs()
+
+
+def check(table: Table, rows: Sequence[Row], repairs: Repairs = _NO_REPAIRS) -> CheckedRows:
     """Encode rows (columns in the table's order, id first) and say which can't be stored."""
     if not rows:
         return CheckedRows((), (), ())
-    values = list(zip(*rows, strict=True))
+    values: list[Sequence[Any]] = list(zip(*rows, strict=True))
     encoded = [
         _encode_column(column, cells) for column, cells in zip(table.columns, values, strict=True)
     ]
+    repaired: dict[str, set[int]] = {}
+    if repairs:
+        for position, column in enumerate(table.columns):
+            if Refused in set(map(type, encoded[position])):
+                values[position], encoded[position], changed = _mended(
+                    column, values[position], encoded[position], repairs
+                )
+                for name, places in changed.items():
+                    repaired.setdefault(name, set()).update(rows[place][0] for place in places)
+    by_repair = {name: frozenset(ids) for name, ids in repaired.items()}
     refused = _too_long(table, values)
     for column, cells in zip(table.columns, encoded, strict=True):
         if Refused in set(map(type, cells)):
@@ -73,27 +95,78 @@ def check(table: Table, rows: Sequence[Row]) -> CheckedRows:
                         rows[position][0], column.name, cell.reason, cell.sqlstate
                     )
     if not refused:
-        return CheckedRows(values[0], tuple(map("\t".join, zip(*encoded, strict=True))), ())
-    kept = [position for position in range(len(rows)) if position not in refused]
+        lines = tuple(map("\t".join, zip(*encoded, strict=True)))
+        return CheckedRows(tuple(values[0]), lines, (), by_repair)
+    for cells in encoded:
+        for position in refused:
+            cells[position] = ""  # Its line is left out below.
+    kept = [position not in refused for position in range(len(rows))]
     return CheckedRows(
-        tuple(rows[position][0] for position in kept),
-        tuple("\t".join(str(cells[position]) for cells in encoded) for position in kept),
+        tuple(compress(values[0], kept)),
+        tuple(compress(map("\t".join, zip(*encoded, strict=True)), kept)),
         tuple(refused[position] for position in sorted(refused)),
+        by_repair,
     )
 
 
-def _encode_column(column: Column, cells: Sequence[Any]) -> Sequence[str | Refused]:
+def summed(checked: Iterable[CheckedRows], refused: Set[int]) -> tuple[Repaired, ...]:
+    """Return what the repairs did to rows that were stored after all."""
+    ids: dict[str, list[int]] = {}
+    for rows in checked:
+        for name, changed in rows.repaired.items():
+            ids.setdefault(name, []).extend(sorted(changed - refused))
+    return tuple(Repaired(name, len(of), tuple(of)) for name, of in sorted(ids.items()) if of)
+
+
+def _mended(
+    column: Column, cells: Sequence[Any], encoded: Sequence[Any], repairs: Repairs
+) -> tuple[list[Any], list[Any], dict[str, list[int]]]:
+    """Return values and texts of a column with the refused ones repaired, and which by what."""
+    values, texts = list(cells), list(encoded)
+    changed: dict[str, list[int]] = {}
+    one = _ONE[column.kind]
+    for position, text in enumerate(encoded):
+        value, used = cells[position], set[str]()
+        found = text
+        while isinstance(found, Refused) and value is not None:
+            step = repairs.mend(column.kind, value)
+            if step is None:
+                break
+            value = step[0]
+            used.add(step[1])
+            found = one(value)
+        if found is not text and not isinstance(found, Refused):
+            values[position], texts[position] = value, found
+            for name in used:
+                changed.setdefault(name, []).append(position)
+    return values, texts, changed
+
+
+def _encode_column(column: Column, cells: Sequence[Any]) -> list[Any]:
     """Return for each cell its text, or a :class:`Refused`."""
-    encoded: Sequence[str | Refused] | None = _WHOLE[column.kind](cells)
+    encoded: list[Any] | None = _WHOLE[column.kind](cells)
     if encoded is None:
-        one = _ONE[column.kind]
-        encoded = [_NULL if cell is None else one(cell) for cell in cells]
+        encoded = _each(column.kind, cells)
     if not column.nullable and None in cells:
         missing = Refused("NULL in a column that must have a value", "23502")
         encoded = [
             missing if cell is None else text for cell, text in zip(cells, encoded, strict=True)
         ]
     return encoded
+
+
+def _each(kind: Kind, cells: Sequence[Any]) -> list[Any]:
+    """Look at a column value by value; what is plainly right is told apart before any call."""
+    one, is_plain, number = _ONE[kind], _IS_PLAIN.get(kind), _NUMBERS.get(kind)
+    if is_plain is not None:
+        return [
+            cell if type(cell) is str and is_plain(cell) else _NULL if cell is None else one(cell)
+            for cell in cells
+        ]
+    return [
+        repr(cell) if type(cell) is number else _NULL if cell is None else one(cell)
+        for cell in cells
+    ]
 
 
 def _too_long(table: Table, values: Sequence[Sequence[Any]]) -> dict[int, Refusal]:
@@ -104,7 +177,10 @@ def _too_long(table: Table, values: Sequence[Sequence[Any]]) -> dict[int, Refusa
         if sum(_bytes_at_most(columns[name]) for name in names) <= LONGEST_KEY:
             continue
         for position, cells in enumerate(zip(*(columns[name] for name in names), strict=True)):
-            size = sum(len(cell.encode()) for cell in cells if isinstance(cell, str))
+            texts = [cell for cell in cells if type(cell) is str]
+            if 4 * sum(map(len, texts)) <= LONGEST_KEY:
+                continue
+            size = sum(len(text.encode()) for text in texts)
             if size > LONGEST_KEY:
                 reason = f"{size:,} bytes of text in a B-tree index, which takes {LONGEST_KEY:,}"
                 refused[position] = Refusal(values[0][position], names[-1], reason, "54000")
@@ -113,9 +189,9 @@ def _too_long(table: Table, values: Sequence[Sequence[Any]]) -> dict[int, Refusa
 
 def _bytes_at_most(cells: Sequence[Any]) -> int:
     """A cheap bound of a column's longest text in UTF-8."""
-    if set(map(type, cells)) <= {str, type(None)}:
-        return 4 * max(map(len, filter(None, cells)), default=0)
-    return 4 * max((len(cell) for cell in cells if isinstance(cell, str)), default=0)
+    texts = [cell for cell in cells if type(cell) is str]
+    longest = max(map(len, texts), default=0)
+    return longest if "".join(texts).isascii() else 4 * longest
 
 
 # Whole columns: the answer is None where the column has to be looked at value by value.
@@ -183,7 +259,7 @@ def _text(value: Any) -> str | Refused:
         case str() if "\0" in value:
             return Refused("text with a NUL character (U+0000)", "22021")
         case str():
-            return value.translate(_ESCAPES)
+            return _escaped(value)
         case int():
             return str(value)
     return _misplaced(value, "a text")
@@ -201,7 +277,8 @@ def _blob(value: Any) -> str | Refused:
 def _json(value: Any) -> str | Refused:
     match value:
         case str():
-            return _json_fault(value) or value.translate(_ESCAPES)
+            fault = json_fault(value)
+            return _escaped(value) if fault is None else Refused(*fault)
         case int():
             return str(value)
     return _misplaced(value, "JSON text")
@@ -211,8 +288,8 @@ def _instant(value: Any) -> str | Refused:
     """Return the instant in UTC. Epoch numbers, julian days and words such as 'now' are refused."""
     if not isinstance(value, str):
         return _misplaced(value, "an ISO 8601 timestamp")
-    if _PLAIN_INSTANT.fullmatch(value):
-        return value
+    if _PLAIN_INSTANT.fullmatch(value) or isinstance(value, ServerInstant):
+        return str(value)
     found = _INSTANT.fullmatch(value)
     if found is None:
         return Refused("not an ISO 8601 timestamp", "22007")
@@ -280,8 +357,14 @@ def _offset(zone: str | None) -> timedelta:
     return -distance if zone[0] == "-" else distance
 
 
+def _escaped(text: str) -> str:
+    for raw, escaped in _ESCAPES:
+        text = text.replace(raw, escaped)
+    return text
+
+
 def _misplaced(value: Any, wanted: str) -> Refused:
-    if isinstance(value, bytes) and type(value) is not bytes:
+    if isinstance(value, InvalidText):
         return Refused("text that is not valid UTF-8", "22021")
     found = {int: "an INTEGER", float: "a REAL", str: "TEXT", bytes: "a BLOB"}[type(value)]
     return Refused(f"{found} where {wanted} belongs", "42804")
@@ -293,49 +376,6 @@ def _is_canonical(value: str, number: Callable[[str], object]) -> bool:
         return len(value) < 400 and str(number(value)) == value
     except ValueError:
         return False
-
-
-def _json_fault(text: str) -> Refused | None:
-    """Return why PostgreSQL's JSONB would refuse this text, or None.
-
-    Python's parser takes NaN, Infinity, lone surrogates and ``\\u0000``; JSONB takes none of them.
-    """
-    try:
-        # Numbers stay text: Python would refuse integers of more than 4,300 digits.
-        parsed = json.loads(text, parse_constant=_no_constant, parse_int=str, parse_float=str)
-    except _ConstantError as error:
-        return Refused(f"JSON with {error}, which JSONB does not have", "22P02")
-    except RecursionError:
-        return None  # Deeper than Python reads; the server has its own limit and decides.
-    except ValueError as error:
-        return Refused(f"not valid JSON: {error}", "22P02")
-    if "\\u" in text:
-        return _string_fault(parsed)
-    return None
-
-
-def _string_fault(parsed: Any) -> Refused | None:
-    waiting = [parsed]
-    while waiting:
-        match waiting.pop():
-            case str(text) if "\0" in text:
-                return Refused("JSON with \\u0000, which JSONB can't hold", "22P05")
-            case str(text) if any("\ud800" <= character <= "\udfff" for character in text):
-                return Refused("JSON with a lone surrogate", "22P02")
-            case dict(items):
-                waiting += items.keys()
-                waiting += items.values()
-            case list(items):
-                waiting += items
-    return None
-
-
-class _ConstantError(Exception):
-    """JSON text holds NaN or an Infinity."""
-
-
-def _no_constant(name: str) -> None:
-    raise _ConstantError(name)
 
 
 _WHOLE: dict[Kind, Callable[[Sequence[Any]], list[str] | None]] = {
@@ -351,6 +391,12 @@ _WHOLE: dict[Kind, Callable[[Sequence[Any]], list[str] | None]] = {
     Kind.BOOLEAN: _never,
     Kind.DATE: _never,
 }
+_IS_PLAIN: dict[Kind, Callable[[str], object]] = {
+    Kind.TEXT: _PLAIN_TEXT.fullmatch,
+    Kind.JSON: json_faults.is_plain,
+    Kind.TIMESTAMP: _PLAIN_INSTANT.fullmatch,
+}
+_NUMBERS = {Kind.KEY: int, Kind.INTEGER: int, Kind.REAL: float, Kind.ROW: int}
 _ONE: dict[Kind, Callable[[Any], str | Refused]] = {
     Kind.KEY: _integer,
     Kind.INTEGER: _integer,

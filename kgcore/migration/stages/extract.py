@@ -9,6 +9,8 @@ Only the private copy is ever opened here, which nobody writes: ``immutable=1`` 
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,8 +18,9 @@ from urllib.parse import quote
 import pyarrow as pa
 from adbc_driver_sqlite import dbapi
 
-from kgcore.migration.model import Chunk, PlannedTable, RawRow
+from kgcore.migration.model import Chunk, InvalidText, PlannedTable, RawRow
 from kgcore.schema import quoted
+from kgcore.schema.arrow import read_type
 
 #: A row of the careful lane. Text that is not UTF-8 comes as :class:`InvalidText`.
 Row = tuple[Any, ...]
@@ -27,12 +30,11 @@ Row = tuple[Any, ...]
 BATCH_ROWS = 2_000
 
 
+_TEXT_TYPES = ("CHAR", "CLOB", "TEXT")
+
+
 class UnreadableError(Exception):
     """ADBC can't read the chunk as one batch; the careful lane reads it."""
-
-
-class InvalidText(bytes):
-    """A TEXT value whose bytes are not UTF-8."""
 
 
 class _RawText(bytes):
@@ -66,13 +68,47 @@ def read_arrow(path: Path, planned: PlannedTable, chunk: Chunk) -> pa.RecordBatc
         with dbapi.connect(snapshot_uri(path)) as connection, connection.cursor() as cursor:
             cursor.execute("PRAGMA trusted_schema=OFF")
             cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": chunk.rows + 1})
-            cursor.execute(_select(planned, chunk))
+            cursor.execute(_select(_guarded(path, planned), chunk))
             batches = cursor.fetch_arrow_table().to_batches()
     except (dbapi.Error, pa.ArrowException) as error:
         raise UnreadableError(str(error)) from None
     if len(batches) != 1:
         raise UnreadableError(f"{len(batches)} batches where one was expected")
     return batches[0]
+
+
+def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
+    """Let a REAL in a column of text be read as a BLOB, which the fast lane refuses.
+
+    ADBC would make text of it in a form of its own, among other text in the same column. Where the
+    column is declared as text, SQLite has made text of it before, and nothing needs to be asked.
+    """
+    loose = _loose_columns(path, planned.source.table)
+    reads = tuple(
+        f"iif(typeof({read}) = 'real', x'00', {read})"
+        if read in loose and pa.types.is_string(read_type(column))
+        else read
+        for column, read in zip(planned.table.columns, planned.source.reads, strict=True)
+    )
+    return replace(planned, origin=replace(planned.source, reads=reads))
+
+
+@lru_cache(maxsize=256)
+def _loose_columns(path: Path, table: str) -> frozenset[str]:
+    """Return the quoted names of the columns whose declared type is not one of text.
+
+    See https://www.sqlite.org/datatype3.html, 3.1.
+    """
+    connection = open_snapshot(path)
+    try:
+        declared = connection.execute(f"PRAGMA table_info({quoted(table)})").fetchall()
+    finally:
+        connection.close()
+    return frozenset(
+        quoted(row[1])
+        for row in declared
+        if "INT" in row[2].upper() or not any(part in row[2].upper() for part in _TEXT_TYPES)
+    )
 
 
 def read_rows(
@@ -113,6 +149,11 @@ def read_raw(path: Path, planned: PlannedTable, ids: Sequence[int]) -> Iterator[
                 yield RawRow(row[0], names, storage, values)
     finally:
         connection.close()
+
+
+def typed(raw: RawRow) -> Row:
+    """Return a row whole as the careful lane reads it."""
+    return tuple(map(_typed, raw.storage, raw.values))
 
 
 def _part(planned: PlannedTable, chunk: Chunk, lower: int) -> Chunk:
@@ -210,3 +251,14 @@ def _raw(value: object) -> tuple[str, bytes | None]:
         case bytes():
             return "blob", value
     raise TypeError(f"SQLite gave a {type(value).__name__}")
+
+
+def _typed(storage: str, raw: bytes | None) -> object:
+    match storage:
+        case "integer":
+            return int(raw or b"")
+        case "real":
+            return float(raw or b"")
+        case "text":
+            return _decoded(raw or b"")
+    return raw  # A BLOB, or NULL.

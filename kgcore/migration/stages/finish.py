@@ -14,11 +14,14 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from kgcore.migration.model import PlannedTable, Refusal
+from kgcore.migration.repairs import is_merging
 from kgcore.model import Check, ForeignKey, Index, Kind, Table
 from kgcore.schema import postgres as ddl
 
 #: Takes the rows out of the run's way: records them as rejects. The stage deletes them itself.
 SetAside = Callable[[Sequence[Refusal]], None]
+#: Mends what it can of the rows that break a foreign key.
+Relink = Callable[[ForeignKey], None]
 
 # With PostgreSQL's default of 64 MB sorts of a million rows spill: 8 % more time. More is left.
 _BUILD_MEMORY = (
@@ -70,10 +73,13 @@ def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: Set
     return 0
 
 
-def add_keys(cursor: Cursor, schema: str, planned: PlannedTable, aside: SetAside) -> int:
+def add_keys(
+    cursor: Cursor, schema: str, planned: PlannedTable, aside: SetAside, relink: Relink
+) -> int:
     """Attach keys, add and validate checks and foreign keys, set the sequence, gather statistics.
 
-    Rows that break a check, or refer to a row that does not exist, are set aside; returns how many.
+    Rows that break a check, or refer to a row that does not exist, also after ``relink``, are set
+    aside; returns how many.
     """
     table = planned.table
     _lock(cursor, schema, table)
@@ -82,10 +88,10 @@ def add_keys(cursor: Cursor, schema: str, planned: PlannedTable, aside: SetAside
             cursor.execute(ddl.attach_constraint(schema, table, index))
     removed = sum(_add_check(cursor, schema, table, check, aside) for check in table.checks)
     removed += sum(
-        _add_foreign_key(cursor, schema, table, key, aside) for key in table.foreign_keys
+        _add_foreign_key(cursor, schema, table, key, aside, relink) for key in table.foreign_keys
     )
     if table.key.kind is Kind.KEY:
-        _set_sequence(cursor, schema, planned)
+        set_sequence(cursor, schema, planned)
     cursor.execute(SQL("ANALYZE {}").format(Identifier(schema, table.name)))
     return removed
 
@@ -111,7 +117,7 @@ def _add_check(cursor: Cursor, schema: str, table: Table, check: Check, aside: S
 
 
 def _add_foreign_key(
-    cursor: Cursor, schema: str, table: Table, key: ForeignKey, aside: SetAside
+    cursor: Cursor, schema: str, table: Table, key: ForeignKey, aside: SetAside, relink: Relink
 ) -> int:
     removed = 0
     while True:
@@ -123,8 +129,9 @@ def _add_foreign_key(
             # Without the constraint, whose ON DELETE would take rows away unsaid. A table that
             # refers to itself may have new orphans then.
             cursor.execute("ROLLBACK TO SAVEPOINT kg_key")
+            relink(key)
             removed += _remove(cursor, schema, table, _orphans(cursor, schema, table, key), aside)
-            # DELETE leaves trigger events behind, and a table with those can't be altered.
+            # These leave trigger events behind, and a table with those can't be altered.
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         else:
             return removed
@@ -162,8 +169,15 @@ def _duplicates(cursor: Cursor, schema: str, table: Table, index: Index) -> list
     )
     named = ", ".join(index.columns)
     column = index.columns[0] if len(index.columns) == 1 else None
+    merges = is_merging(table, index)
     return [
-        Refusal(row_id, column, f"the same ({named}) as the row with id {first}", "23505")
+        Refusal(
+            row_id,
+            column,
+            f"the same ({named}) as the row with id {first}",
+            "23505",
+            first if merges else None,
+        )
         for row_id, first in cursor.fetchall()
     ]
 
@@ -207,21 +221,32 @@ def _remove(
 ) -> int:
     aside(refusals)
     cursor.execute(
-        SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(
-            Identifier(schema, table.name), Identifier(table.key.name)
-        ),
-        ([refusal.row_id for refusal in refusals],),
+        SQL("DELETE FROM {} WHERE {} = ANY({}::bigint[])").format(
+            Identifier(schema, table.name),
+            Identifier(table.key.name),
+            Literal([refusal.row_id for refusal in refusals]),
+        )
     )
     return cursor.rowcount
 
 
-def _set_sequence(cursor: Cursor, schema: str, planned: PlannedTable) -> None:
+def set_sequence(cursor: Cursor, schema: str, planned: PlannedTable) -> None:
     """Let the next insert get an id the source never gave out, rejected rows' ids included."""
     table = planned.table
+    relation, key = Identifier(schema, table.name), Identifier(table.key.name)
+    # Parts of the statement, not parameters: a name may hold what looks like a placeholder.
+    sequence = SQL("pg_get_serial_sequence({}, {})").format(
+        Literal(relation.as_string(cursor)), Literal(table.key.name)
+    )
     cursor.execute(
-        SQL("SELECT setval(pg_get_serial_sequence({}, {}), greatest(%s, 1), %s)").format(
-            Literal(SQL("{}").format(Identifier(schema, table.name)).as_string(cursor)),
-            Literal(table.key.name),
-        ),
-        (planned.last_key, planned.last_key > 0),
+        SQL("SELECT greatest({}, max({}), pg_sequence_last_value({}::regclass)) FROM {}").format(
+            Literal(planned.last_key), key, sequence, relation
+        )
+    )
+    # Placeholders may have higher ids than the source ever had, live tables than both.
+    (last,) = cursor.fetchone() or (planned.last_key,)
+    cursor.execute(
+        SQL("SELECT setval({}, greatest({last}, 1), {last} > 0)").format(
+            sequence, last=Literal(last)
+        )
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kgcore.migration.ledger.repairs import RepairTotals
 from kgcore.migration.ledger.totals import TableTotals
 from kgcore.migration.model import Run, RunState
 
@@ -31,6 +32,7 @@ class Report:
     workers: int
     errors: tuple[str, ...]
     mismatched_ids: Mapping[str, tuple[int, ...]]
+    repairs: tuple[RepairTotals, ...] = ()
 
     @property
     def totals(self) -> dict[str, int]:
@@ -78,4 +80,14 @@ class Report:
         }
         if self.run.not_carried_over:
             report["not_carried_over"] = [asdict(note) for note in self.run.not_carried_over]
+        if self.repairs:
+            report["repairs"] = [
+                {
+                    "table": item.table,
+                    "repair": item.repair,
+                    "rows": item.rows,
+                    "example_ids": list(item.example_ids),
+                }
+                for item in self.repairs
+            ]
         return report

@@ -8,7 +8,7 @@ and 1.0 in JSON is not 1.00.
 from dataclasses import dataclass
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
-from psycopg2.sql import SQL, Identifier
+from psycopg2.sql import SQL, Identifier, Literal
 
 from kgcore.migration.model import Chunk
 from kgcore.model import Table
@@ -56,21 +56,27 @@ def compare(
     there too.
     """
     run_id, refused = rejected_in
-    names = {
-        "source": SOURCE_ROWS,
-        "staging": Identifier(staging, table.name),
-        "key": Identifier(table.key.name),
-    }
-    chosen: dict[str, object] = {"lower": chunk.lower, "upper": chunk.upper}
-    cursor.execute(
-        SQL("SELECT count(*) FILTER (WHERE same), count(*) {}").format(_PAIRS.format(**names)),
-        chosen,
+    # No parameters: a name may hold what psycopg2 would take for a placeholder.
+    pairs = _PAIRS.format(
+        source=SOURCE_ROWS,
+        staging=Identifier(staging, table.name),
+        key=Identifier(table.key.name),
+        lower=Literal(chunk.lower),
+        upper=Literal(chunk.upper),
     )
-    equal, pairs = cursor.fetchone() or (0, 0)
-    if equal == pairs and not refused:
+    cursor.execute(SQL("SELECT count(*) FILTER (WHERE same), count(*) {}").format(pairs))
+    equal, number = cursor.fetchone() or (0, 0)
+    if equal == number and not refused:
         return Verified(equal, 0, ())
-    chosen |= {"run": run_id, "table": table.name, "refused": refused, "examples": _EXAMPLES}
-    cursor.execute(_FAULTS.format(pairs=_PAIRS.format(**names)), chosen)
+    cursor.execute(
+        _FAULTS.format(
+            pairs=pairs,
+            run=Literal(run_id),
+            table=Literal(table.name),
+            refused=Literal(refused),
+            examples=Literal(_EXAMPLES),
+        )
+    )
     mismatched, examples = cursor.fetchone() or (0, [])
     return Verified(equal, mismatched, tuple(examples or ()))
 
@@ -84,14 +90,14 @@ FROM (
     FROM {source} AS source
     FULL JOIN (
         SELECT * FROM {staging}
-        WHERE {key} >= %(lower)s AND (%(upper)s::bigint IS NULL OR {key} < %(upper)s::bigint)
+        WHERE {key} >= {lower} AND ({upper}::bigint IS NULL OR {key} < {upper}::bigint)
     ) AS staged ON staged.{key} = source.{key}
 ) AS pairs
 """)
 
 _FAULTS = SQL("""
 WITH refused AS (
-    SELECT unnest(%(refused)s::bigint[]) AS id
+    SELECT unnest({refused}::bigint[]) AS id
 ), suspects AS (
     SELECT id, is_staged {pairs} WHERE NOT same
     UNION ALL
@@ -100,9 +106,9 @@ WITH refused AS (
     SELECT DISTINCT id FROM suspects
     WHERE is_staged OR NOT EXISTS (
         SELECT 1 FROM kg_migration.rejects
-        WHERE run_id = %(run)s AND table_name = %(table)s AND row_id = suspects.id
+        WHERE run_id = {run} AND table_name = {table} AND row_id = suspects.id
     )
 )
 SELECT (SELECT count(*) FROM faults),
-       (SELECT array_agg(id) FROM (SELECT id FROM faults ORDER BY id LIMIT %(examples)s) AS first)
+       (SELECT array_agg(id) FROM (SELECT id FROM faults ORDER BY id LIMIT {examples}) AS first)
 """)
