@@ -195,7 +195,7 @@ def test_all_repairs_in_one_run(migrate: Migrate, postgres: Database, tmp_path: 
         "table": "entities",
         "repair": "epoch-timestamps",
         "rows": 1,
-        "example_ids": [65],
+        "example_ids": (65,),
     }
     for counts in report.tables.values():
         assert counts.source_rows == counts.loaded_rows + counts.rejected_rows

@@ -43,7 +43,6 @@ def test_the_real_graph_through_two_worker_processes(
         "rows_per_second",
         "chunks",
         "workers",
-        "repairs",
         "errors",
     }
     assert report["state"] == "done"

@@ -5,7 +5,8 @@ from psycopg2.sql import SQL, Identifier
 
 # A worker claims a step, renews its lease, records what became of it, and unlocks or ends the run.
 # What says where rows come from and go to (sources, ranges, schemas, options) it can only read.
-# Rejects it writes, but reads no more of them than whether a row is among them.
+# Rejects it writes, but reads no more of them than whether a row is among them, and what it was
+# merged into.
 _WORKER_RIGHTS = {
     "runs": "SELECT, UPDATE (state, error, hint, finished_at, paced_until)",
     "sources": "SELECT",
@@ -15,7 +16,9 @@ _WORKER_RIGHTS = {
         " finished_at, lane, loaded_rows, rejected_rows, verified_rows, mismatched_rows,"
         " mismatched_ids, error)"
     ),
-    "rejects": "INSERT, SELECT (run_id, source_id, table_name, row_id)",
+    "rejects": "INSERT, SELECT (run_id, source_id, table_name, row_id, merged_into)",
+    "repairs": "INSERT, SELECT (run_id, step_id, table_name)",
+    "placeholders": "SELECT",
 }
 
 

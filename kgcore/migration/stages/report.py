@@ -53,7 +53,10 @@ class Report:
         return self.run.state is RunState.DONE
 
     def to_json(self) -> dict[str, Any]:
-        """Return the documented object; ``not_carried_over`` is there if there is something."""
+        """Return the documented object.
+
+        ``not_carried_over`` and ``repairs`` are there if there is something to say.
+        """
         report: dict[str, Any] = {
             "run_id": self.run.run_id,
             "state": str(self.run.state),
@@ -81,13 +84,5 @@ class Report:
         if self.run.not_carried_over:
             report["not_carried_over"] = [asdict(note) for note in self.run.not_carried_over]
         if self.repairs:
-            report["repairs"] = [
-                {
-                    "table": item.table,
-                    "repair": item.repair,
-                    "rows": item.rows,
-                    "example_ids": list(item.example_ids),
-                }
-                for item in self.repairs
-            ]
+            report["repairs"] = [asdict(item) for item in self.repairs]
         return report
