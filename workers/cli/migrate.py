@@ -101,8 +101,8 @@ def migrate(
         list[str] | None,
         typer.Option(
             metavar="TABLE",
-            help="Migrate this table and no other; may be given again and again. '*' stands for"
-            " anything: --only '*' takes all that the file has, graph or not.",
+            help="Migrate this table and no other; may be given again and again. `*` stands for"
+            " anything: `--only '*'` takes all that the file has, graph or not.",
         ),
     ] = None,
     exclude: Annotated[
