@@ -53,6 +53,7 @@ def fast(
     """Load all rows or none. Raises :class:`RefusedByFastLaneError`."""
     table = planned.table
     try:
+        encode.require_suited(table)
         batch = extract.read_arrow(source, planned, chunk)
         rows = load.copy_binary(cursor, relation, table, encode.encode(table, batch))
     except (encode.UnsuitedError, load.CopyRefusedError, extract.UnreadableError) as reason:

@@ -28,6 +28,13 @@ class UnsuitedError(Exception):
     """The batch is not what the fast lane was made for. Not an error: a reason to look closer."""
 
 
+def require_suited(table: Table) -> None:
+    """Raise :class:`UnsuitedError` for a table of which no batch can be encoded."""
+    for column in table.columns:
+        if column.kind in CAREFUL_ONLY:
+            raise UnsuitedError(f"{column.name} is {column.kind}")
+
+
 def encode(table: Table, batch: pa.RecordBatch) -> bytes:
     """Return the batch as one complete binary COPY stream. Raises :class:`UnsuitedError`."""
     columns = [
@@ -56,8 +63,6 @@ def _encoder(column: Column) -> object:
 
 
 def _cast(column: Column, values: pa.Array) -> pa.Array:
-    if column.kind in CAREFUL_ONLY:
-        raise UnsuitedError(f"{column.name} is {column.kind}")
     expected = read_type(column)
     if values.null_count == len(values):
         # ADBC types a column without values as int64.

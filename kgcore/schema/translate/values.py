@@ -1,21 +1,24 @@
 """Look at the values of a table, in one pass: which break what their column's type promises."""
 
 import sqlite3
+from dataclasses import replace
 
 from kgcore.model import Kind
 from kgcore.schema.sqlite import quoted
 from kgcore.schema.translate.source import SourceTable
 from kgcore.schema.translate.types import Evidence, misfit
 
-# SQLite takes 2,000 columns in a SELECT.
-_ASKED_OF_A_COLUMN = 4
-_COLUMNS_AT_A_TIME = 300
+# SQLite takes 2,000 columns in a SELECT; of a column three are asked at most.
+_COLUMNS_AT_A_TIME = 600
 
 
 def look(
     connection: sqlite3.Connection, table: SourceTable, promises: dict[str, Kind | None]
 ) -> dict[str, Evidence]:
-    """Return for each of the columns what its values say of its promised kind."""
+    """Return for each of the columns what its values say of its promised kind.
+
+    How long its texts are, and how many NULLs it has, is looked up where a key or an index asks.
+    """
     names = list(promises)
     found: dict[str, Evidence] = {}
     for start in range(0, len(names), _COLUMNS_AT_A_TIME):
@@ -27,38 +30,35 @@ def look(
 def _look(
     connection: sqlite3.Connection, table: SourceTable, promises: dict[str, Kind | None]
 ) -> dict[str, Evidence]:
-    row_id = table.row_id or "NULL"
+    indexed = _indexed(table)
     asked = []
     for name, promise in promises.items():
         column = quoted(name)
-        broken = misfit(promise, column) if promise else f"{column} IS NOT NULL"
+        in_index = name.lower() in indexed
         asked += [
-            f"count(*) FILTER (WHERE {broken})",
-            f"min({row_id}) FILTER (WHERE {broken})",
-            # Of numbers the length doesn't matter, and is small.
-            f"max(length(CAST({column} AS BLOB)))"
-            if promise not in {Kind.INTEGER, Kind.REAL, Kind.BOOLEAN}
-            else "0",
-            f"count(*) - count({column})",
+            f"count(*) FILTER (WHERE {_broken(promise, column)})",
+            f"max(length(CAST({column} AS BLOB)))" if in_index else "0",
+            f"count(*) - count({column})" if in_index else "0",
         ]
     row = connection.execute(f"SELECT {', '.join(asked)} FROM {quoted(table.name)}").fetchone()
-    return {
-        name: _evidence(connection, table, name, *row[place : place + _ASKED_OF_A_COLUMN])
-        for place, name in zip(range(0, len(row), _ASKED_OF_A_COLUMN), promises, strict=True)
-    }
+    found = {}
+    for place, (name, promise) in zip(range(0, len(row), 3), promises.items(), strict=True):
+        misfits, longest, nulls = row[place : place + 3]
+        evidence = Evidence(longest=longest or 0, nulls=nulls)
+        if misfits:
+            evidence = _contradicted(connection, table, name, promise, evidence)
+        found[name] = replace(evidence, misfits=misfits)
+    return found
 
 
-def _evidence(
+def _contradicted(
     connection: sqlite3.Connection,
     table: SourceTable,
     name: str,
-    misfits: int,
-    example: int | None,
-    longest: int | None,
-    nulls: int,
+    promise: Kind | None,
+    evidence: Evidence,
 ) -> Evidence:
-    if not misfits:
-        return Evidence(longest=longest or 0, nulls=nulls)
+    """Add what the values are, where they are not what was promised, or nothing was."""
     column, of = quoted(name), quoted(table.name)
     storage = frozenset(
         kind
@@ -69,7 +69,24 @@ def _evidence(
         f"SELECT EXISTS (SELECT 1 FROM {of} WHERE typeof({column}) = 'integer'"
         f" AND {column} NOT BETWEEN -(1 << 53) AND 1 << 53)"
     ).fetchone()
-    return Evidence(misfits, example, storage, not large, longest or 0, nulls)
+    example = None
+    if promise is not None and table.row_id is not None:
+        (example,) = connection.execute(
+            f"SELECT {table.row_id} FROM {of} WHERE {_broken(promise, column)} LIMIT 1"
+        ).fetchone()
+    return replace(evidence, example=example, storage=storage, integers_fit=not large)
+
+
+def _broken(promise: Kind | None, column: str) -> str:
+    return f"{column} IS NOT NULL" if promise is None else misfit(promise, column)
+
+
+def _indexed(table: SourceTable) -> frozenset[str]:
+    """Return the columns of keys and indexes in lower case: all, where one is on an expression."""
+    terms = [term for index in table.indexes for term in index.terms]
+    if any(term.name is None for term in terms):
+        return frozenset(column.name.lower() for column in table.columns)
+    return frozenset(term.name.lower() for term in terms if term.name)
 
 
 def unreadable(connection: sqlite3.Connection, table: SourceTable) -> dict[str, str]:
