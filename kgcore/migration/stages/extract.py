@@ -19,8 +19,8 @@ import pyarrow as pa
 from adbc_driver_sqlite import dbapi
 
 from kgcore.migration.model import Chunk, InvalidText, PlannedTable, RawRow
+from kgcore.model import Kind
 from kgcore.schema import quoted
-from kgcore.schema.arrow import read_type
 
 #: A row of the careful lane. Text that is not UTF-8 comes as :class:`InvalidText`.
 Row = tuple[Any, ...]
@@ -31,6 +31,7 @@ BATCH_ROWS = 2_000
 
 
 _TEXT_TYPES = ("CHAR", "CLOB", "TEXT")
+_TEXTS = frozenset({Kind.TEXT, Kind.JSON})
 
 
 class UnreadableError(Exception):
@@ -86,7 +87,7 @@ def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
     loose = _loose_columns(path, planned.source.table)
     reads = tuple(
         f"iif(typeof({read}) = 'real', x'00', {read})"
-        if read in loose and pa.types.is_string(read_type(column))
+        if read in loose and column.kind in _TEXTS
         else read
         for column, read in zip(planned.table.columns, planned.source.reads, strict=True)
     )
