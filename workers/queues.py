@@ -1,6 +1,6 @@
 """Queues: three for each target database, so that a machine can be given a part of the work only.
 
-A queue's name says the protocol, the database and the kind of steps: ``kg.v2.4f1c….load``. A worker
+A queue's name says the protocol, the database and the kind of steps: ``kg.v3.4f1c….load``. A worker
 of another version, or of another database, listens elsewhere and is never given a step it can't do.
 """
 
