@@ -177,6 +177,7 @@ def resume(
     is cancelled or found a mismatch.
     """
     with ledger.transaction(pool) as cursor:
+        ledger.upgrade(cursor)
         state, _ = ledger.lock_run(cursor, run_id)
         run = ledger.read_run(cursor, run_id)
         if state is RunState.DONE:
@@ -195,7 +196,6 @@ def resume(
         chosen = {name: value for name, value in changes.items() if value is not None}
         options = Options.from_json(run.options.to_json() | chosen)
         if address is not None:
-            ledger.install(cursor)
             ledger.set_address(cursor, run_id, address)
         if state is not RunState.RUNNING:
             ledger.reopen(cursor, run_id, options)
@@ -219,6 +219,7 @@ def cancel(pool: ConnectionPool, run_id: str) -> RunState:
     :class:`RunError` if it is done.
     """
     with ledger.transaction(pool) as cursor:
+        ledger.upgrade(cursor)
         state, _ = ledger.lock_run(cursor, run_id)
         run = ledger.read_run(cursor, run_id)
         if state is RunState.DONE:
@@ -255,6 +256,7 @@ def revert(pool: ConnectionPool, run_id: str) -> tuple[tuple[str, ...], str]:
     written to them since. Raises :class:`RunError` unless the run's tables are the live ones.
     """
     with ledger.transaction(pool) as cursor:
+        ledger.upgrade(cursor)
         state, _ = ledger.lock_run(cursor, run_id)
         run = ledger.read_run(cursor, run_id)
         if state is not RunState.DONE:

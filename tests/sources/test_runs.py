@@ -8,6 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from kgcore.backends import PostgreSQLBackend
+from kgcore.errors import TargetError
 from kgcore.migration import ledger, runs
 from kgcore.migration.local import run_here
 from kgcore.migration.model import Options, Run, RunState
@@ -128,7 +129,8 @@ def test_a_ledger_of_an_earlier_version(far: Workplace, postgres: Database, tmp_
         "ALTER TABLE kg_migration.sources DROP COLUMN address;"
         "COMMENT ON SCHEMA kg_migration IS NULL"
     )
-    assert read_report(far.pool, run.run_id).run.source.address is None
+    with pytest.raises(TargetError, match="an earlier version"):
+        read_report(far.pool, run.run_id)
     with serve(run.source, "127.0.0.1", 0) as address:
         again = runs.resume(far.pool, run.run_id, address=address)
         assert again.source.address == address

@@ -4,7 +4,7 @@ Tables and columns are documented in ``ledger.sql``.
 """
 
 from kgcore.migration.ledger.dispatch import mark_dispatched, next_steps
-from kgcore.migration.ledger.install import install, is_installed
+from kgcore.migration.ledger.install import install, is_installed, upgrade
 from kgcore.migration.ledger.lease import (
     count_holders,
     lease_kept,
@@ -125,6 +125,7 @@ __all__ = [
     "terminate_holders",
     "transaction",
     "unpause",
+    "upgrade",
     "was_repaired",
     "worker_totals",
 ]

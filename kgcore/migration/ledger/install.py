@@ -30,6 +30,12 @@ def is_current(cursor: Cursor) -> bool:
     return bool(current)
 
 
+def upgrade(cursor: Cursor) -> None:
+    """Bring a ledger of an earlier version up to date; create none where there is none."""
+    if is_installed(cursor) and not is_current(cursor):
+        install(cursor)
+
+
 def install(cursor: Cursor) -> None:
     """Create what is missing of ``kg_migration``. Raises :class:`TargetError` without the right."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))

@@ -120,7 +120,7 @@ def read_run(cursor: Cursor, run_id: str) -> Run:
     if is_installed(cursor) and not is_current(cursor):
         raise TargetError(
             "the ledger in schema kg_migration is of an earlier version of jarvis-kg",
-            "the next kg migrate brings it up to date; until then use the earlier version",
+            "kg migrate, kg resume, kg cancel and kg revert bring it up to date",
         )
     run = find_run(cursor, run_id)
     if run is None:
