@@ -14,6 +14,7 @@ import redis
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import RunError
 from kgcore.migration import runs
+from kgcore.migration.model import PROTOCOL
 from tests.faults.scene import QuickKg, Scene
 from tests.migration.comparer import differences
 from tests.migration.graphs import small_graph
@@ -149,7 +150,7 @@ def test_another_protocol_is_given_no_work(scene: Scene) -> None:
         assert refused.code == 1
         assert "older@h" in refused.err
         check = _doctor(Kg(scene.kg.environment, scene.kg.directory))["worker older@h"]
-        assert "protocol 1; here it is 2" in check["found"]
+        assert f"protocol 1; here it is {PROTOCOL}" in check["found"]
         assert "install the same version" in check["mend"]
     # A message that came to the wrong one all the same does nothing.
     scene.begin()
