@@ -12,7 +12,7 @@ from psycopg2.sql import Identifier
 
 from kgcore.migration.model import Chunk, PlannedTable, Refusal, Repaired
 from kgcore.migration.repairs import Repairs
-from kgcore.migration.stages import check, encode, extract, lines, load
+from kgcore.migration.stages import check, encode, extract, load, pack, verify
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ def fast(
     try:
         encode.require_suited(table)
         batch = extract.read_arrow(source, planned, chunk)
-        rows = load.copy_binary(cursor, relation, table, encode.encode(table, batch))
+        stream = iter((encode.encode(table, batch),))
+        rows = load.copy_binary(cursor, relation, table, stream)
     except (encode.UnsuitedError, load.CopyRefusedError, extract.UnreadableError) as reason:
         raise RefusedByFastLaneError(str(reason)) from None
     return Loaded(rows, "fast")
@@ -82,28 +83,39 @@ def careful(
     return Loaded(rows, "careful", tuple(refusals), repaired)
 
 
+def equal_rows(
+    cursor: Cursor, staging: str, source: Path, planned: PlannedTable, chunk: Chunk, run_id: str
+) -> int | None:
+    """Return how many of the chunk's rows are in staging, if each equals the source's own values.
+
+    None where that can't be said so quickly, and :func:`read_again` has to be compared with.
+    """
+    table = planned.table
+    cursor.execute("SAVEPOINT kg_values")
+    try:
+        verify.create_source_values(cursor, table, pack.packed_kind)
+        batches = extract.read_rows(source, planned, chunk, raw=True)
+        sent = load.copy_binary(cursor, verify.SOURCE_VALUES, table, pack.pack(table, batches))
+        equal = verify.count_equal(cursor, staging, table, chunk, run_id, sent)
+    except (pack.UnpackableError, load.CopyRefusedError) as reason:
+        _log.info("%s is compared value by value: %s", chunk, reason)
+        equal = None
+    if equal is None:
+        cursor.execute("ROLLBACK TO SAVEPOINT kg_values")
+    return equal
+
+
 def read_again(
     cursor: Cursor,
     relation: Identifier,
     source: Path,
     planned: PlannedTable,
     chunk: Chunk,
-    repairs: Repairs | None,
+    repairs: Repairs,
 ) -> tuple[int, ...]:
     """Put the source's rows as they must be stored into a relation for comparing.
 
-    ``repairs`` is None where the load says that it repaired none: then the server reads the
-    source's own words. Otherwise repaired values are made anew from them. Returns the ids of rows
-    that can't be stored.
+    Returns the ids of rows that can't be stored.
     """
-    if repairs is None:
-        try:
-            rows = extract.read_rows(source, planned, chunk, raw=True)
-            batches = (lines.unjudged(planned.table, batch) for batch in rows)
-            load.copy_text(cursor, relation, planned.table, batches)
-        except load.CopyRefusedError:
-            repairs = Repairs()
-        else:
-            return ()
     found = careful(cursor, relation, source, planned, chunk, repairs)
     return tuple(refusal.row_id for refusal in found.refusals)

@@ -293,14 +293,20 @@ def _key(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) 
 def _verify(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     source = _local(place, run)
     planned = run.tables[step.table]
-    table, rows = planned.table, verify.SOURCE_ROWS
+    table, chunk = planned.table, step.chunk
+    verify.settle(cursor)
+    repaired = run.options.repairs and ledger.was_repaired(cursor, step)
+    # Repairs of other rows may have changed any that refer to them.
+    if not (repaired or (run.options.repairs and ledger.was_relinked(cursor, run.run_id))):
+        equal = lanes.equal_rows(cursor, run.staging, source, planned, chunk, run.run_id)
+        if equal is not None:
+            return Outcome(verified=equal)
+    rows = verify.SOURCE_ROWS
     verify.create_source_rows(cursor, run.staging, table)
-    repairs = choose(run.options.repairs) or None
-    if repairs and not ledger.was_repaired(cursor, step):
-        repairs = None
-    refused = lanes.read_again(cursor, rows, source, planned, step.chunk, repairs)
-    added, unequal = related.expect(cursor, run, rows, table, step.chunk)
-    found = verify.compare(cursor, run.staging, table, step.chunk, (run.run_id, [*refused]))
+    repairs = choose(run.options.repairs if repaired else ())
+    refused = lanes.read_again(cursor, rows, source, planned, chunk, repairs)
+    added, unequal = related.expect(cursor, run, rows, table, chunk)
+    found = verify.compare(cursor, run.staging, table, chunk, (run.run_id, [*refused]))
     return Outcome(
         verified=found.equal - added,
         mismatched=found.mismatched + len(unequal),

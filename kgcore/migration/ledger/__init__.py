@@ -27,6 +27,7 @@ from kgcore.migration.ledger.repairs import (
     count_placeholders,
     record_repairs,
     repair_totals,
+    was_relinked,
     was_repaired,
 )
 from kgcore.migration.ledger.rights import grant_ledger
@@ -126,6 +127,7 @@ __all__ = [
     "transaction",
     "unpause",
     "upgrade",
+    "was_relinked",
     "was_repaired",
     "worker_totals",
 ]

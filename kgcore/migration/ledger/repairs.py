@@ -50,6 +50,17 @@ def was_repaired(cursor: Cursor, step: Step) -> bool:
     return bool(found)
 
 
+def was_relinked(cursor: Cursor, run_id: str) -> bool:
+    """Whether rows were merged, made up or pointed elsewhere when the run's keys were built."""
+    cursor.execute(
+        "SELECT EXISTS (SELECT 1 FROM kg_migration.repairs JOIN kg_migration.steps"
+        " USING (run_id, step_id) WHERE run_id = %s AND stage <> 'load')",
+        (run_id,),
+    )
+    (found,) = cursor.fetchone() or (False,)
+    return bool(found)
+
+
 def repair_totals(cursor: Cursor, run_id: str) -> tuple[RepairTotals, ...]:
     """Return what a run's repairs did, by table and repair."""
     cursor.execute(

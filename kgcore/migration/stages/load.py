@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
@@ -14,6 +14,8 @@ from kgcore.model import Table
 
 # SQLSTATE classes by which the server refuses a value: data, integrity, program limits.
 _REFUSALS = ("22", "23", "54")
+# Bytes, or whatever shows its own as such.
+Buffer: TypeAlias = Any
 # What libpq is handed at a time. psycopg2's default of 8 KiB costs a call for each.
 _BUFFER_BYTES = 1 << 20
 
@@ -30,9 +32,14 @@ class CopyRefusedError(Exception):
     """The server refused a value in the stream; the transaction is as it was before the COPY."""
 
 
-def copy_binary(cursor: Cursor, relation: Identifier, table: Table, stream: bytes) -> int:
-    """Send one binary COPY stream; return the rows stored. Raises :class:`CopyRefusedError`."""
-    return _copy(cursor, relation, table, io.BytesIO(stream), "binary")
+def copy_binary(
+    cursor: Cursor, relation: Identifier, table: Table, pieces: Iterator[Buffer]
+) -> int:
+    """Send one binary COPY stream in pieces of any size; return the rows stored.
+
+    Raises :class:`CopyRefusedError`.
+    """
+    return _copy(cursor, relation, table, _Pieces(pieces), "binary")
 
 
 def copy_text(cursor: Cursor, relation: Identifier, table: Table, batches: Iterator[bytes]) -> int:
@@ -40,7 +47,7 @@ def copy_text(cursor: Cursor, relation: Identifier, table: Table, batches: Itera
 
     Raises :class:`CopyRefusedError`.
     """
-    return _copy(cursor, relation, table, _Lines(batches), "text")
+    return _copy(cursor, relation, table, _Pieces(batches), "text")
 
 
 def copy_each(
@@ -96,18 +103,18 @@ def _refusal(row_id: int, refusing: CopyRefusedError) -> Refusal:
     return Refusal(row_id, error.diag.column_name, reason, error.pgcode)
 
 
-class _Lines:
-    """A file of lines for psycopg2, which reads it in pieces; memory is one batch."""
+class _Pieces:
+    """A file of pieces for psycopg2, which reads it in others; memory is one piece."""
 
-    def __init__(self, batches: Iterator[bytes]) -> None:
-        self._batches = batches
+    def __init__(self, pieces: Iterator[Buffer]) -> None:
+        self._pieces = pieces
         self._read: Callable[[int], bytes] = io.BytesIO().read
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes; nothing at the end."""
-        while not (piece := self._read(size)):
-            batch = next(self._batches, None)
-            if batch is None:
+        while not (part := self._read(size)):
+            piece = next(self._pieces, None)
+            if piece is None:
                 return b""
-            self._read = io.BytesIO(batch).read
-        return piece
+            self._read = io.BytesIO(piece).read
+        return part
