@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from kgcore.migration import MigrationProgress, migrate_to_postgresql
+from kgcore.errors import RunError
+from kgcore.migration import MigrationProgress, guide, migrate_to_postgresql
 from tests.migration.comparer import differences
 from tests.migration.conftest import Migrate
-from tests.migration.graphs import entity, small_graph, write_graph
+from tests.migration.graphs import entity, relationship, small_graph, write_graph
 from tests.servers import Database
 
 
@@ -131,6 +132,54 @@ def test_what_goes_wrong_is_in_errors(
     assert ("✗" in out) is verbose
     assert (out == "") is not verbose
     assert postgres.rows("SELECT to_regclass('entities')") == [(None,)]
+
+
+def test_sections_close_although_rows_are_refused(
+    postgres: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_graph(
+        tmp_path / "graph.db",
+        entities=[entity(1), entity(2, metadata="{"), entity(3)],
+        relationships=[relationship(1, 1, 3)],
+    )
+    progress = call(postgres, source, verbose=True, max_rejects=1)
+    assert progress.errors == []
+    assert (progress.total_entities, progress.migrated_entities) == (3, 2)
+    lines = capsys.readouterr().out.splitlines()
+    sections = [line for line in lines if line.startswith(("[", "✓ Migrated"))]
+    assert sections == [
+        "[1/6] Connecting to databases...",
+        "[2/6] Counting records...",
+        "[3/6] Migrating entities...",
+        "✓ Migrated 2 entities, 1 refused",
+        "[4/6] Migrating relationships...",
+        "✓ Migrated 1 relationships",
+        "[5/6] Migrating mission history...",
+        "✓ Migrated 0 missions",
+        "[6/6] Migrating file snapshots...",
+        "✓ Migrated 0 file snapshots",
+        "[Verification] Checking data integrity...",
+    ]
+
+
+def test_a_data_directory_that_is_none_and_a_run_that_breaks_off(
+    postgres: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_graph(tmp_path / "graph.db")
+    (tmp_path / "file").write_text("in the way")
+    with monkeypatch.context() as changed:
+        changed.setenv("KG_DATA_DIR", str(tmp_path / "file" / "data"))
+        progress = call(postgres, source)
+    assert "KG_DATA_DIR" in progress.errors[0]
+    assert progress.run_id is None
+    monkeypatch.setattr(guide, "run_here", _broken_off)
+    progress = call(postgres, source)
+    assert progress.errors == ["someone ended it (go on)"]
+    assert postgres.rows("SELECT run_id FROM kg_migration.runs") == [(progress.run_id,)]
+
+
+def _broken_off(*_: Any) -> None:
+    raise RunError("someone ended it", "go on")
 
 
 def test_an_empty_graph(postgres: Database, tmp_path: Path) -> None:
