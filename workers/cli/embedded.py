@@ -1,5 +1,6 @@
 """``kg embedded``: private PostgreSQL and Redis servers, for trying things."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 
 from workers import embedded as servers
 from workers.cli.output import notice, out, print_json
+from workers.embedded.variables import EMPTY, misleading
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,10 +43,15 @@ def env(
     directory: Directory = DEFAULT,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Print shell exports of PG_* and KG_REDIS_URL: `eval "$(kg embedded env)"`."""
-    environment = servers.environment(directory.absolute())
+    """Print shell exports of PG_* and KG_REDIS_URL: `eval "$(kg embedded env)"`.
+
+    Settings that would lead elsewhere, be they of the shell or of .env, are emptied or unset.
+    """
+    environment = EMPTY | servers.environment(directory.absolute())
     if json:
         print_json(environment)
         return
     for name, value in environment.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+    for name in misleading(os.environ):
+        typer.echo(f"unset {name}")
