@@ -8,9 +8,9 @@ import pytest
 from kgcore.errors import RunError
 from kgcore.migration import MigrationProgress, guide, migrate_to_postgresql
 from tests.migration.comparer import differences
-from tests.migration.conftest import Migrate
 from tests.migration.graphs import entity, relationship, small_graph, write_graph
 from tests.servers import Database
+from tests.workers.kg import Kg
 
 
 def call(database: Database, source: Path, **options: Any) -> MigrationProgress:
@@ -90,19 +90,46 @@ def test_a_dry_run_changes_nothing(postgres: Database, tmp_path: Path) -> None:
     assert list((tmp_path / "data" / "sources").iterdir()) == []
 
 
-def test_the_same_tables_as_the_pipeline_over_workers(
-    migrate: Migrate, postgres: Database, tmp_path: Path
+def test_the_same_tables_as_the_command_with_its_workers(
+    kg_environment: dict[str, str], postgres: Database, tmp_path: Path
 ) -> None:
-    """The steps of both are the same functions; here the results are compared all the same."""
     source = small_graph(tmp_path / "graph.db")
-    report = migrate(source)
-    dump = "SELECT t.*::text FROM {} AS t ORDER BY id"
-    names = ("entities", "relationships", "mission_history", "file_snapshots")
-    before = [postgres.rows(dump.format(name).replace("t.*", "t")) for name in names]
+    done = Kg(kg_environment, tmp_path)("migrate", source, "--local-workers", "2", "--json")
+    assert done.code == 0, done.err
+    of_the_command = described(postgres)
     progress = call(postgres, source, if_exists="replace")
     assert progress.errors == []
-    assert progress.run_id not in {None, report.run.run_id}
-    assert [postgres.rows(dump.format(name).replace("t.*", "t")) for name in names] == before
+    assert progress.run_id not in {None, done.json["run_id"]}
+    assert described(postgres) == of_the_command
+    assert len(of_the_command) > 600
+
+
+def described(database: Database) -> list[tuple[Any, ...]]:
+    """Rows, columns, indexes, constraints and next ids of the live tables."""
+    found = database.rows(_SHAPE)
+    for name in ("entities", "relationships", "mission_history", "file_snapshots"):
+        found += database.rows(f"SELECT t::text FROM {name} AS t ORDER BY id")
+        found += database.rows(
+            f"SELECT pg_get_serial_sequence('{name}', 'id'),"
+            f" pg_sequence_last_value(pg_get_serial_sequence('{name}', 'id')::regclass)"
+        )
+    return found
+
+
+_SHAPE = """
+SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull,
+       attidentity::text, pg_get_expr(adbin, adrelid)
+FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+JOIN pg_class AS c ON c.oid = attrelid
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0
+UNION ALL
+SELECT tablename, indexname, indexdef, NULL, NULL, NULL FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL
+SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated, contype::text,
+       NULL
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+ORDER BY 1, 2, 3
+"""
 
 
 @pytest.mark.parametrize("verbose", [True, False])
