@@ -1,7 +1,6 @@
 """``kg demo``: the main job on private servers, from nothing to a verified graph."""
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from kgcore.sample import make_from_git, make_synthetic
 from workers import embedded as servers
 from workers.cli.bars import Bars
 from workers.cli.context import target
-from workers.cli.embedded import DEFAULT
+from workers.cli.embedded import DEFAULT, called, dir_option
 from workers.cli.output import out
 from workers.embedded.postgres import wheel_programs
 
@@ -63,10 +62,9 @@ def demo(
         if not keep:
             servers.down(place)
     out.rule("your turn")
-    # Most likely make called it, and .venv/bin is on nobody's PATH; nor is what the wheel brings.
-    kg = "kg" if shutil.which("kg") else os.path.relpath(sys.argv[0])
+    kg = called()
     psql = "psql" if shutil.which("psql") else os.path.relpath(wheel_programs() / "psql")
-    shown = "" if directory == DEFAULT else f" --dir {shlex.quote(str(directory))}"
+    shown = dir_option(directory)
     _say(
         "To look at the graph:\n"
         f"  {kg} embedded up{shown}\n"

@@ -74,7 +74,8 @@ def doctor(
 ) -> int:
     """Check settings, target, rights, broker, workers and source; name the mend of each fault.
 
-    Exit code 0 if a migration could start now, 1 if not.
+    Exit code 0 if a migration could start now (where tables are marked `!`, one that replaces
+    them), 1 if not.
     """
     STATE.json = json
     if grants:

@@ -2,6 +2,8 @@
 
 import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,13 +25,23 @@ Directory = Annotated[
 ]
 
 
+def called() -> str:
+    """Return how the user calls this program: ``.venv/bin`` is on nobody's PATH."""
+    return "kg" if shutil.which("kg") else shlex.quote(os.path.relpath(sys.argv[0]))
+
+
+def dir_option(directory: Path) -> str:
+    """Return the option that leads to this directory again; nothing for the default."""
+    return "" if directory == DEFAULT else f" --dir {shlex.quote(str(directory))}"
+
+
 @app.command()
 def up(directory: Directory = DEFAULT) -> None:
     """Start both servers, as far as they don't run already."""
     environment = servers.up(directory.absolute())
     out.print(f"PostgreSQL on {environment['PG_HOST']}:{environment['PG_PORT']}, Redis beside it")
-    shown = "" if directory == DEFAULT else f" --dir {shlex.quote(str(directory))}"
-    out.print(f'to use them: eval "$(kg embedded env{shown})"', markup=False)
+    text = f'to use them: eval "$({called()} embedded env{dir_option(directory)})"'
+    out.print(text, markup=False, soft_wrap=True)
 
 
 @app.command()
