@@ -24,6 +24,11 @@ from workers.progress import Channel
 from workers.queues import KINDS
 from workers.sharing import Sharing
 
+_START_ONE = (
+    "start one on any machine: kg worker; or let the migration bring its own: kg migrate SOURCE"
+    " --local-workers 2"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -170,7 +175,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     missing = unserved(found, identity)
     if not useful:
         none = "none answers that has this database and version" if found else "none answers"
-        yield Finding("workers", ok=False, found=none, mend="start one on any machine: kg worker")
+        yield Finding("workers", ok=False, found=none, mend=_START_ONE)
     else:
         named = "; ".join(
             f"{worker.name} (version {worker.version}, {worker.processes} at a time,"
