@@ -1,13 +1,15 @@
 """Settings: one frozen object, read from the environment and from ``.env``.
 
 A ``PG_`` name that is unset is not passed on at all, so libpq's own rules hold for it: ``PGHOST``,
-``PGPASSFILE``, service files. An empty value counts as unset.
+``PGPASSFILE``, service files. An empty value counts as unset; in the environment it hides the same
+name of ``.env``.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import platformdirs
 from pydantic import (
@@ -19,7 +21,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from kgcore.errors import SettingsError
 
@@ -85,11 +93,37 @@ class Settings(BaseSettings):
                 parse_address(part)
         return chosen
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # Given by pydantic.
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over ``.env`` where it has a name as empty, too."""
+        if isinstance(dotenv_settings, DotEnvSettingsSource):
+            present = {name.lower() for name in os.environ}
+            dotenv_settings.env_vars = {
+                name: value
+                for name, value in dotenv_settings.env_vars.items()
+                if name not in present
+            }
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
     @field_validator("kg_redis_url")
     @classmethod
-    def _redis_scheme(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+    def _redis_parts(cls, url: SecretStr) -> SecretStr:
+        """Refuse what clients would take apart otherwise than it is meant, and show in part."""
+        text = url.get_secret_value()
+        if not text.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        if not _is_whole(text):
+            raise ValueError(
+                "is not redis://:password@host:port/number; special characters in the password"
+                " must be percent-encoded (/ as %2F, # as %23, ? as %3F, @ as %40)"
+            )
         return url
 
     @model_validator(mode="after")
@@ -153,6 +187,24 @@ class Settings(BaseSettings):
                 f"PG_PASSWORD_FILE: can't read {self.pg_password_file}: {reason}",
                 "mount the secret there, or set PG_PASSWORD instead",
             ) from None
+
+
+def _is_whole(url: str) -> bool:
+    """Tell whether a Redis URL has a port and a database that are numbers, and no other end.
+
+    A password with one of ``/?#`` in it ends the host early; the rest of it is taken for more.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:  # It raises where that is no number, or too large a one.
+            return False
+    except ValueError:
+        return False
+    if parts.fragment or "@" in parts.query:
+        return False
+    if parts.scheme == "unix":
+        return not parts.netloc or parts.netloc.endswith("@")
+    return re.fullmatch(r"/?[0-9]*", parts.path) is not None
 
 
 def parse_address(text: str) -> Address:

@@ -59,6 +59,24 @@ def test_a_mounted_secret_is_read_anew_each_time(
         ("KG_BACKEND", "oracle", "KG_BACKEND"),
         ("PG_SSLMODE", "maybe", "PG_SSLMODE"),
         ("KG_REDIS_URL", "http://:hush@host", "KG_REDIS_URL"),
+        *(
+            ("KG_REDIS_URL", url, "KG_REDIS_URL: .* must be percent-encoded")
+            for url in (
+                "redis://:hush/pw@host:1/0",
+                "redis://:hush#pw@host:1/0",
+                "redis://:hush?pw@host:1/0",
+                "redis://:hush[pw@host:1/0",
+                "redis://:12/hush@host:1/0",
+                "redis://:12?hush@host:1/0",
+                "redis://:12#hush@host:1/0",
+                "redis://:p@hush/pw@host:1/0",
+                "redis://:\u2105hush@host:1/0",
+                "unix://:hush/pw@/run/redis.sock",
+                "redis://:hush@host:70000/0",
+                "redis://:hush@host:abc/0",
+                "redis://:hush@host:1/abc",
+            )
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_and_not_shown(
@@ -69,6 +87,33 @@ def test_a_wrong_setting_is_named_and_not_shown(
         load_settings()
     assert "hush" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://user:p%2F%23%3F%40w@[::1]:6379/12",
+        "redis://:p@ss@host:6379/0",
+        "rediss://:hush@host:6379/0?ssl_cert_reqs=none",
+        "unix:///run/redis@1/redis.sock?db=1",
+        "unix://:hush@/run/redis.sock",
+    ],
+)
+def test_redis_urls_that_are_whole(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KG_REDIS_URL", url)
+    assert load_settings().kg_redis_url.get_secret_value() == url
+
+
+def test_an_empty_variable_hides_the_line_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("PG_SSLMODE=verify-full\nPG_POOL_SIZE=5\nPG_USER=jarvis\n")
+    monkeypatch.setenv("PG_SSLMODE", "")
+    monkeypatch.setenv("PG_POOL_SIZE", "")
+    settings = load_settings()
+    assert settings.postgres_parameters() == {"user": "jarvis"}
+    assert settings.pg_pool_size == 10
 
 
 def test_two_passwords_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +159,7 @@ def migrate_to_postgresql(
                 loading = _Loading(progress, say)
                 place = Workplace(backend.pool, data_dir, worker_name())
                 run = runs.start(backend.pool, prepared, options)
+                progress.run_id = run.run_id
                 run_here(place, run, threads, loading.add)
                 report = read_report(backend.pool, run.run_id)
                 _conclude(report, progress, say)
@@ -210,6 +212,7 @@ class _Loading:
         self._progress = progress
         self._say = say
         self._sections = list(enumerate(_TABLES, 3))
+        self._refused = Counter[str]()
         self._title()
         self._show()
 
@@ -222,6 +225,7 @@ class _Loading:
         if step.table in attributes:
             name = f"migrated_{attributes[step.table]}"
             setattr(self._progress, name, getattr(self._progress, name) + result.outcome.loaded)
+            self._refused[step.table] += result.outcome.rejected
             if self._sections and step.table == self._sections[0][1][0]:
                 self._show()
 
@@ -233,21 +237,22 @@ class _Loading:
 
     def _show(self) -> None:
         while self._sections:
-            _, (_, attribute, _, name) = self._sections[0]
+            _, (table, attribute, _, name) = self._sections[0]
             total = getattr(self._progress, f"total_{attribute}")
             migrated = getattr(self._progress, f"migrated_{attribute}")
-            if migrated < total:
+            refused = self._refused[table]
+            if migrated + refused < total:
                 if migrated:
                     self._say(f"  Migrated {migrated}/{total} {name}...")
                 return
-            self._say(f"✓ Migrated {total:,} {name}\n")
+            besides = f", {refused:,} refused" if refused else ""
+            self._say(f"✓ Migrated {migrated:,} {name}{besides}\n")
             del self._sections[0]
             self._title()
 
 
 def _conclude(report: Report, progress: MigrationProgress, say: Say) -> None:
     run = report.run
-    progress.run_id = run.run_id
     if run.hint and run.error:
         progress.errors.append(f"{run.error} ({run.hint})")
     progress.errors += [text for text in report.errors if text != run.error]

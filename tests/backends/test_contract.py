@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,33 @@ from kgcore.backends import KGBackend, get_backend
 from kgcore.backends.threads import PerThread
 from kgcore.errors import KGError
 from kgcore.schema import TABLES
+from tests.servers import Database, fresh_database
+from workers.embedded import PostgresServer
 
 INSERT = "INSERT INTO entities (type, name) VALUES (?, ?)"
 COUNT = "SELECT count(*) AS rows FROM entities"
 
 
-@pytest.fixture(params=["sqlite", "memory", "postgres", "pgbouncer"])
+@pytest.fixture
+def postgres_15(postgres_servers: Callable[[str], PostgresServer]) -> Iterator[Database]:
+    """An empty database of PostgreSQL 15."""
+    with fresh_database(postgres_servers("15")) as database:
+        yield database
+
+
+@pytest.fixture(params=["sqlite", "memory", "postgres", "postgres_15", "bounced"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KGBackend]:
     """A connected backend with the graph's schema."""
-    options: dict[str, Any] = {"db_path": tmp_path / "new" / "kg.db"}
-    if request.param == "memory":
-        options = {"db_path": ":memory:"}
     kind = "sqlite"
-    if request.param in {"postgres", "pgbouncer"}:
+    options: dict[str, Any]
+    if request.param == "sqlite":
+        options = {"db_path": tmp_path / "new" / "kg.db"}
+    elif request.param == "memory":
+        options = {"db_path": ":memory:"}
+    else:
         kind = "postgres"
-        fixture = request.getfixturevalue("bounced" if request.param == "pgbouncer" else "postgres")
-        options = getattr(fixture, "parameters", fixture) | {"pool_size": 2}
+        target = request.getfixturevalue(request.param)
+        options = getattr(target, "parameters", target) | {"pool_size": 2}
     with get_backend(kind, **options) as made:
         made.init_schema()
         yield made

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 from kgcore.backends import PostgreSQLBackend, SQLiteBackend, backend_from_settings, get_backend
-from kgcore.config import load_settings
+from kgcore.config import Settings, load_settings
 from kgcore.errors import PoolTimeoutError, SettingsError, TargetError
 from tests.servers import Database
 
@@ -133,6 +133,42 @@ def test_libpq_parameters_and_its_environment(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_password_file_of_libpq(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    passwords = tmp_path / "pgpass"
+    passwords.write_text(
+        f"elsewhere:*:*:*:wrong\n{postgres.host}:{postgres.port}:*:{postgres.user}:"
+        f"{postgres.password}\n"
+    )
+    passwords.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+    for name in ("host", "port", "database", "user"):
+        monkeypatch.setenv(f"PG_{name.upper()}", str(postgres.parameters[name]))
+    assert _where(load_settings(kg_backend="postgres")) == (postgres.database, postgres.user)
+
+
+def test_a_service_file_of_libpq(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    services = tmp_path / "services.conf"
+    services.write_text(
+        f"[other]\nhost=192.0.2.1\n[graph]\nhost={postgres.host}\nport={postgres.port}\n"
+        f"user={postgres.user}\npassword={postgres.password}\ndbname=nowhere\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    monkeypatch.setenv("PGSERVICE", "graph")
+    monkeypatch.setenv("PG_DATABASE", postgres.database)  # What is set wins.
+    assert _where(load_settings(kg_backend="postgres")) == (postgres.database, postgres.user)
+
+
+def _where(settings: Settings) -> tuple[str, str]:
+    with backend_from_settings(settings) as backend:
+        row = backend.fetchone('SELECT current_database() AS name, current_user AS "user"')
+    assert row is not None
+    return row["name"], row["user"]
+
+
 def test_a_fork_leaves_the_parents_transaction_alone(postgres: Database) -> None:
     with backend_of(postgres) as backend:
         backend.execute("CREATE TABLE made (i integer)")

@@ -18,13 +18,15 @@ from typer.exceptions import TyperException
 import kgcore
 import kgcore.backends
 import kgcore.migration
-from kgcore import errors
+from kgcore import errors, get_backend
 from kgcore.config import Settings
 from kgcore.migration import MigrationProgress, migrate_to_postgresql
 from kgcore.migration.repairs import REPAIRS, Repair
 from kgcore.sample import make_synthetic
 from tests.conftest import CALLERS_ENVIRONMENT, ROOT
-from tests.servers import Database
+from tests.sample.history import History
+from tests.servers import Database, server_directory
+from workers import embedded
 from workers.cli.main import app
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -314,6 +316,53 @@ def test_sql_examples_run(
     examples = [block for block in blocks("sql") if block.runs]
     answers = [postgres.rows(block.code.replace("%", "%%")) for block in examples]
     assert any(len(rows) == 1 and rows[0][1] == "done" for rows in answers)
+
+
+@pytest.mark.slow
+def test_the_private_servers_of_the_readme(tmp_path: Path) -> None:
+    """What a newcomer tries after the demo, line by line, in a checkout with its ``.venv``."""
+    block = [block for block in blocks("bash") if block.page.name == "README.md"][1]
+    lines = [line.partition("  #")[0].rstrip() for line in block.code.splitlines()]
+    script = "\n".join(f"{line} || echo {shlex.quote(f'failed: {line}')}" for line in lines)
+    environment = {
+        **{name: CALLERS_ENVIRONMENT[name] for name in CALLERS_ENVIRONMENT if _is_neutral(name)},
+        "KG_DATA_DIR": str(tmp_path / "data"),
+    }
+    with server_directory() as place:
+        checkout = History(place / "checkout")
+        checkout.write("a.py", b"print(1)\n")
+        checkout.commit("Begin")
+        checkout.write("a.py", b"print(2)\n")
+        checkout.commit("Fix a bug")
+        programs = checkout.path / ".venv" / "bin"
+        programs.mkdir(parents=True)
+        (programs / "kg").symlink_to(Path(sys.executable).with_name("kg"))
+        try:
+            _leave_tables(checkout.path / ".kg-embedded")
+            done = _shell(script, checkout.path, environment)
+        finally:
+            embedded.down(checkout.path / ".kg-embedded")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
+    assert failed == ["failed: .venv/bin/kg doctor"], done.stdout + done.stderr
+    faults = [line for line in done.stdout.splitlines() if line.startswith("✗")]
+    assert faults == ["✗ workers: none answers"]
+    assert "! tables: the target has rows in public.entities" in done.stdout
+    assert "graph.db: " in done.stdout
+    assert "2 missions" in done.stdout
+    assert "nothing was changed" in done.stdout
+    assert re.search(r"^run \S+: done$", done.stdout, re.MULTILINE)
+    assert "stopped" in done.stderr
+
+
+def _leave_tables(directory: Path) -> None:
+    """Do what the demo did: there are tables with rows, and the servers are down."""
+    given = embedded.up(directory)
+    names = ("host", "port", "database", "user", "password")
+    with get_backend("postgres", **{name: given[f"PG_{name.upper()}"] for name in names}) as graph:
+        graph.init_schema()
+        graph.execute("INSERT INTO entities (type, name) VALUES ('file', 'a.py')")
+        graph.commit()
+    embedded.down(directory)
 
 
 @pytest.mark.slow

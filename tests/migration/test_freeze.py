@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kgcore.errors import SourceError
+from kgcore.errors import SettingsError, SourceError
+from kgcore.migration.stages import freeze as stage
 from kgcore.migration.stages.freeze import discard, freeze, verify_digest
+from tests.conftest import ROOT
 from tests.migration.graphs import small_graph
 
 
@@ -98,17 +100,9 @@ def test_a_writer_at_work_costs_no_row(tmp_path: Path) -> None:
 def test_a_hot_journal_is_rolled_back_in_the_copy_alone(tmp_path: Path) -> None:
     """What a writer leaves that was killed in the middle of a transaction."""
     source = small_graph(tmp_path / "graph.db", rows=5_000)
-    script = (
-        "import os, signal, sqlite3, sys\n"
-        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-        "c.execute('PRAGMA cache_size=5'); c.execute('BEGIN')\n"
-        "c.execute(\"UPDATE entities SET name = name || 'spoiled'\")\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
     good = source.read_bytes()
-    subprocess.run([sys.executable, "-c", script, source], check=False)
+    killed_writer(source)
     assert source.read_bytes() != good
-    assert (tmp_path / "graph.db-journal").stat().st_size > 0
     before = contents(tmp_path)
     frozen = freeze(source, tmp_path / "data")
     with closing(sqlite3.connect(f"file:{frozen.path}?mode=ro", uri=True)) as connection:
@@ -117,6 +111,98 @@ def test_a_hot_journal_is_rolled_back_in_the_copy_alone(tmp_path: Path) -> None:
         ).fetchone()
     assert spoiled == (0,)
     assert contents(tmp_path) == before
+
+
+def killed_writer(source: Path) -> None:
+    """Leave the journal of a writer that was killed in the middle of a transaction."""
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA cache_size=5'); c.execute('BEGIN')\n"
+        "c.execute(\"UPDATE entities SET name = name || 'spoiled'\")\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, source], check=False)
+    assert source.with_name(f"{source.name}-journal").stat().st_size > 0
+
+
+def test_a_file_that_stays_locked_is_not_copied_around_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the bare files, made while someone writes, may be half old and half new."""
+    monkeypatch.setattr(stage, "_LOCK_SECONDS", 0.2)
+    source = small_graph(tmp_path / "graph.db")
+    with closing(sqlite3.connect(source, isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SourceError, match=r"keeps .*graph\.db locked") as caught:
+            freeze(source, tmp_path / "data")
+        assert "end that transaction" in caught.value.hint
+        assert list((tmp_path / "data").iterdir()) == []
+        writer.execute("ROLLBACK")
+        assert rows_of(freeze(source, tmp_path / "data").path) == rows_of(source)
+
+
+def test_files_that_change_while_they_are_copied_for_recovery_are_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_graph(tmp_path / "graph.db", rows=2_000)
+    killed_writer(source)
+    changes = iter([True, False, True, True, True])
+    copied = []
+    real = shutil.copyfile
+
+    def copyfile(part: Path, to: Path) -> None:
+        real(part, to)
+        copied.append(part)
+        if part == source and next(changes):
+            os.utime(source)  # As a commit does, it moves the time of change.
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    frozen = freeze(source, tmp_path / "data")
+    assert copied.count(source) == 2
+    with closing(sqlite3.connect(frozen.path)) as connection:
+        spoiled = "SELECT count(*) FROM entities WHERE name LIKE '%spoiled'"
+        assert connection.execute(spoiled).fetchone() == (0,)
+    with pytest.raises(SourceError, match="another program keeps"):
+        freeze(source, tmp_path / "data")
+
+
+def test_a_data_directory_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    source = small_graph(tmp_path / "graph.db")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SettingsError, match=r"KG_DATA_DIR: .*Not a directory") as caught:
+        freeze(source, tmp_path / "file" / "data")
+    assert "KG_DATA_DIR" in caught.value.hint
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+def test_a_full_disk_is_named(tmp_path: Path, recovered: bool) -> None:
+    """The limit of a process on the size of files stands for the disk's end."""
+    source = small_graph(tmp_path / "graph.db", rows=2_000)
+    if recovered:
+        killed_writer(source)
+    script = (
+        "import pathlib, resource, signal, sys\n"
+        "from kgcore.errors import SourceError\n"
+        "from kgcore.migration.stages.freeze import freeze\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    freeze(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "except SourceError as error:\n"
+        "    print(error.message, error.hint, sep='\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, source, tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    message, hint = done.stdout.splitlines()
+    assert message.startswith(f"{source} can't be copied into {tmp_path / 'data'}: ")
+    assert "KG_DATA_DIR" in hint
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from kgcore.migration import MigrationProgress, migrate_to_postgresql
+from kgcore.errors import RunError
+from kgcore.migration import MigrationProgress, guide, migrate_to_postgresql
 from tests.migration.comparer import differences
-from tests.migration.conftest import Migrate
-from tests.migration.graphs import entity, small_graph, write_graph
+from tests.migration.graphs import entity, relationship, small_graph, write_graph
 from tests.servers import Database
+from tests.workers.kg import Kg
 
 
 def call(database: Database, source: Path, **options: Any) -> MigrationProgress:
@@ -89,19 +90,46 @@ def test_a_dry_run_changes_nothing(postgres: Database, tmp_path: Path) -> None:
     assert list((tmp_path / "data" / "sources").iterdir()) == []
 
 
-def test_the_same_tables_as_the_pipeline_over_workers(
-    migrate: Migrate, postgres: Database, tmp_path: Path
+def test_the_same_tables_as_the_command_with_its_workers(
+    kg_environment: dict[str, str], postgres: Database, tmp_path: Path
 ) -> None:
-    """The steps of both are the same functions; here the results are compared all the same."""
     source = small_graph(tmp_path / "graph.db")
-    report = migrate(source)
-    dump = "SELECT t.*::text FROM {} AS t ORDER BY id"
-    names = ("entities", "relationships", "mission_history", "file_snapshots")
-    before = [postgres.rows(dump.format(name).replace("t.*", "t")) for name in names]
+    done = Kg(kg_environment, tmp_path)("migrate", source, "--local-workers", "2", "--json")
+    assert done.code == 0, done.err
+    of_the_command = described(postgres)
     progress = call(postgres, source, if_exists="replace")
     assert progress.errors == []
-    assert progress.run_id not in {None, report.run.run_id}
-    assert [postgres.rows(dump.format(name).replace("t.*", "t")) for name in names] == before
+    assert progress.run_id not in {None, done.json["run_id"]}
+    assert described(postgres) == of_the_command
+    assert len(of_the_command) > 600
+
+
+def described(database: Database) -> list[tuple[Any, ...]]:
+    """Rows, columns, indexes, constraints and next ids of the live tables."""
+    found = database.rows(_SHAPE)
+    for name in ("entities", "relationships", "mission_history", "file_snapshots"):
+        found += database.rows(f"SELECT t::text FROM {name} AS t ORDER BY id")
+        found += database.rows(
+            f"SELECT pg_get_serial_sequence('{name}', 'id'),"
+            f" pg_sequence_last_value(pg_get_serial_sequence('{name}', 'id')::regclass)"
+        )
+    return found
+
+
+_SHAPE = """
+SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull,
+       attidentity::text, pg_get_expr(adbin, adrelid)
+FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+JOIN pg_class AS c ON c.oid = attrelid
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0
+UNION ALL
+SELECT tablename, indexname, indexdef, NULL, NULL, NULL FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL
+SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated, contype::text,
+       NULL
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+ORDER BY 1, 2, 3
+"""
 
 
 @pytest.mark.parametrize("verbose", [True, False])
@@ -131,6 +159,54 @@ def test_what_goes_wrong_is_in_errors(
     assert ("✗" in out) is verbose
     assert (out == "") is not verbose
     assert postgres.rows("SELECT to_regclass('entities')") == [(None,)]
+
+
+def test_sections_close_although_rows_are_refused(
+    postgres: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_graph(
+        tmp_path / "graph.db",
+        entities=[entity(1), entity(2, metadata="{"), entity(3)],
+        relationships=[relationship(1, 1, 3)],
+    )
+    progress = call(postgres, source, verbose=True, max_rejects=1)
+    assert progress.errors == []
+    assert (progress.total_entities, progress.migrated_entities) == (3, 2)
+    lines = capsys.readouterr().out.splitlines()
+    sections = [line for line in lines if line.startswith(("[", "✓ Migrated"))]
+    assert sections == [
+        "[1/6] Connecting to databases...",
+        "[2/6] Counting records...",
+        "[3/6] Migrating entities...",
+        "✓ Migrated 2 entities, 1 refused",
+        "[4/6] Migrating relationships...",
+        "✓ Migrated 1 relationships",
+        "[5/6] Migrating mission history...",
+        "✓ Migrated 0 missions",
+        "[6/6] Migrating file snapshots...",
+        "✓ Migrated 0 file snapshots",
+        "[Verification] Checking data integrity...",
+    ]
+
+
+def test_a_data_directory_that_is_none_and_a_run_that_breaks_off(
+    postgres: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_graph(tmp_path / "graph.db")
+    (tmp_path / "file").write_text("in the way")
+    with monkeypatch.context() as changed:
+        changed.setenv("KG_DATA_DIR", str(tmp_path / "file" / "data"))
+        progress = call(postgres, source)
+    assert "KG_DATA_DIR" in progress.errors[0]
+    assert progress.run_id is None
+    monkeypatch.setattr(guide, "run_here", _broken_off)
+    progress = call(postgres, source)
+    assert progress.errors == ["someone ended it (go on)"]
+    assert postgres.rows("SELECT run_id FROM kg_migration.runs") == [(progress.run_id,)]
+
+
+def _broken_off(*_: Any) -> None:
+    raise RunError("someone ended it", "go on")
 
 
 def test_an_empty_graph(postgres: Database, tmp_path: Path) -> None:

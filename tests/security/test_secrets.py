@@ -137,3 +137,14 @@ def test_wrong_passwords_do_not_show_either(kg: Kg, tmp_path: Path) -> None:
         done = Kg(kg.environment | wrong, tmp_path)("--debug", "migrate", source)
         assert done.code != 0
         assert "alm0st-right" not in done.out + done.err
+
+
+def test_a_password_that_tears_the_url_apart_does_not_show(kg: Kg, tmp_path: Path) -> None:
+    """What stands behind it would be taken for a port, a database or a fragment."""
+    for mark in "/#?":
+        torn = {"KG_REDIS_URL": f"redis://:alm0st{mark}right@127.0.0.1:1/0"}
+        done = Kg(kg.environment | torn, tmp_path)("--debug", "progress")
+        assert done.code == 2, done.err
+        assert "must be percent-encoded" in done.err
+        assert "alm0st" not in done.out + done.err
+        assert "right" not in done.out + done.err

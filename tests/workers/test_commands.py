@@ -2,17 +2,13 @@
 
 import base64
 import json
-import re
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import psutil
-import pytest
 import redis
 
 from tests.migration.comparer import COLUMNS, differences
@@ -104,23 +100,15 @@ def test_local_workers_come_and_go_with_the_command(
     assert list((tmp_path / "data" / "sources").iterdir()) == []
 
 
-def test_without_workers_the_command_says_so_at_once(kg: Kg, tmp_path: Path) -> None:
-    began = time.monotonic()
-    done = kg("migrate", small_graph(tmp_path / "graph.db"))
-    assert time.monotonic() - began < 15
-    assert done.code == 1
-    error, hint = done.err.strip().splitlines()[-2:]
-    assert error == "error: no worker answers"
-    assert "kg worker" in hint
-    assert "--local-workers" in hint
-
-
 def test_the_life_of_a_run(kg: Kg, postgres: Database, tmp_path: Path) -> None:
     """Migrate, refuse, replace, revert; what the looking commands say of it."""
     first = small_graph(tmp_path / "first.db")
     second = small_graph(tmp_path / "second.db", rows=100)
     with kg.workers(1):
         one = kg("migrate", first, "--json").json
+        checks = {check["name"]: check for check in kg("doctor", "--json").json}
+        assert all(check["ok"] for check in checks.values())
+        assert "--if-exists replace" in checks["tables"]["mend"]
         refused = kg("migrate", second, "--json")
         assert refused.code == 1
         assert refused.json["state"] == "failed"
@@ -247,63 +235,6 @@ def test_detached_then_followed_by_progress_alone(
         rows = [step["tables"][name]["done_rows"] for step in steps]
         assert rows == sorted(rows)
     assert differences(source, postgres.connect()) == []
-
-
-def test_cancel(kg: Kg, postgres: Database, tmp_path: Path) -> None:
-    source = small_graph(tmp_path / "graph.db")
-    with kg.workers(1) as workers:
-        workers[0].send_signal(signal.SIGSTOP)  # The main process: nothing is taken from Redis.
-        with kg.start("migrate", source, "--detach"):
-            pass
-        workers[0].send_signal(signal.SIGCONT)
-    with kg.workers(1) as workers, kg.start("migrate", source, "--chunk-rows", "1") as command:
-        run = wait_for(lambda: [r for r in kg("runs", "--json").json if r["state"] == "running"])
-        cancelled = kg("cancel", run[0]["run_id"], "--json")
-        assert cancelled.code == 0, cancelled.err
-        command.wait(30)
-        assert command.returncode == 1
-    assert kg("progress", "--json").json["state"] == "cancelled"
-    assert postgres.rows("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'kg_staging%'") == []
-    assert postgres.rows("SELECT to_regclass('entities')") == [(None,)]
-    assert kg("resume", run[0]["run_id"]).code == 1
-
-
-def test_interrupted_says_how_to_go_on(kg: Kg, postgres: Database, tmp_path: Path) -> None:
-    source = small_graph(tmp_path / "graph.db")
-    command_line = ("migrate", source, "--chunk-rows", "2", "--local-workers", "1")
-    with kg.start(*command_line) as command:
-        wait_for(lambda: postgres.rows("SELECT to_regclass('kg_migration.steps')") != [(None,)])
-        wait_for(lambda: postgres.rows("SELECT 1 FROM kg_migration.steps WHERE done"))
-        command.send_signal(signal.SIGINT)
-        _, err = command.communicate(timeout=40)
-        assert command.returncode == 130, err
-    assert "kg resume" in err, err
-    (run,) = re.findall(r"kg resume (\S+);", err)
-    assert kg("runs", "--json").json[0]["state"] == "running"
-    done = kg("resume", run, "--local-workers", "1", "--json")
-    assert done.code == 0, done.err
-    assert differences(source, postgres.connect()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["migrate"], 2, "Missing argument"),
-        (["migrate", "x.db", "--chunk-rows", "0"], 2, "chunk-rows"),
-        (["migrate", "x.db", "--if-exists", "drop"], 2, "if-exists"),
-        (["migrate", "x.db", "--dry-run"], 1, "does not exist"),
-        (["report", "nonsense"], 2, "there is no run 'nonsense'"),
-        (["progress"], 2, "Redis knows of no run"),
-        (["sample", "out.db", "--max-commits", "3"], 2, "--from-git"),
-    ],
-)
-def test_what_is_wrong_is_said_with_its_code(
-    kg: Kg, arguments: list[str], code: int, words: str
-) -> None:
-    done = kg(*arguments)
-    assert words in done.err
-    assert "Traceback" not in done.err
-    assert done.code == code
 
 
 def test_doctor_names_each_fault_with_its_mend(kg: Kg, tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kgcore.backends import PostgreSQLBackend
 from kgcore.config import Settings, load_settings
-from kgcore.errors import KGError, SettingsError
+from kgcore.errors import KGError, SettingsError, TargetError
 from kgcore.migration import runs
 from kgcore.migration.model import PROTOCOL, Options
 from workers.announce import Announcement, announcements, fitting, unserved
@@ -22,6 +23,11 @@ from workers.cli.share import require_sight
 from workers.progress import Channel
 from workers.queues import KINDS
 from workers.sharing import Sharing
+
+_START_ONE = (
+    "start one on any machine: kg worker; or let the migration bring its own: kg migrate SOURCE"
+    " --local-workers 2"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ def doctor(
 ) -> int:
     """Check settings, target, rights, broker, workers and source; name the mend of each fault.
 
-    Exit code 0 if a migration could start now, 1 if not.
+    Exit code 0 if a migration could start now (where tables are marked `!`, one that replaces
+    them), 1 if not.
     """
     STATE.json = json
     if grants:
@@ -102,7 +109,7 @@ def _examine(source: Path | None) -> Iterator[Finding]:
         yield Finding("settings", ok=False, found=error.message, mend=error.hint)
         return
     yield Finding("settings", ok=True, found=f"data directory {settings.kg_data_dir}")
-    yield _finding("target", lambda: _target(settings))
+    yield from _target(settings)
     broker = _finding("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
@@ -118,19 +125,35 @@ def _finding(name: str, examine: Callable[[], str]) -> Finding:
         return Finding(name, ok=False, found=error.message, mend=error.hint)
 
 
-def _target(settings: Settings) -> str:
-    with target(settings) as backend:
-        schema = runs.check_target(
-            backend.pool, Options(if_exists="replace", worker_role=settings.kg_worker_role)
-        )
-        row = backend.fetchone(
-            "SELECT current_setting('server_version') AS version, current_database() AS name,"
-            " current_user AS role, current_setting('max_connections') AS connections"
-        )
+def _target(settings: Settings) -> Iterator[Finding]:
+    """Whether tables could be put there; and whether some are in the way unless replaced."""
+    replacing = Options(if_exists="replace", worker_role=settings.kg_worker_role)
+    in_the_way = None
+    try:
+        with target(settings) as backend:
+            schema = runs.check_target(backend.pool, replacing)
+            server = _server(backend)
+            try:
+                runs.check_target(backend.pool, replace(replacing, if_exists="fail"))
+            except TargetError as error:
+                in_the_way = error
+    except KGError as error:
+        yield Finding("target", ok=False, found=error.message, mend=error.hint)
+        return
+    yield Finding("target", ok=True, found=f"{server}, schema {schema}")
+    if in_the_way is not None:
+        yield Finding("tables", ok=True, found=in_the_way.message, mend=in_the_way.hint)
+
+
+def _server(backend: PostgreSQLBackend) -> str:
+    row = backend.fetchone(
+        "SELECT current_setting('server_version') AS version, current_database() AS name,"
+        " current_user AS role, current_setting('max_connections') AS connections"
+    )
     found = dict(row or {})
     return (
-        f"PostgreSQL {found['version']}, database {found['name']}, schema {schema}, role"
-        f" {found['role']}, max_connections {found['connections']}"
+        f"PostgreSQL {found['version']}, database {found['name']}, role {found['role']},"
+        f" max_connections {found['connections']}"
     )
 
 
@@ -152,7 +175,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     missing = unserved(found, identity)
     if not useful:
         none = "none answers that has this database and version" if found else "none answers"
-        yield Finding("workers", ok=False, found=none, mend="start one on any machine: kg worker")
+        yield Finding("workers", ok=False, found=none, mend=_START_ONE)
     else:
         named = "; ".join(
             f"{worker.name} (version {worker.version}, {worker.processes} at a time,"

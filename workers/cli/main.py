@@ -1,6 +1,5 @@
 """Put the commands together; turn errors into two lines and an exit code."""
 
-import json
 import logging
 import signal
 import sys
@@ -23,9 +22,11 @@ from workers.cli import (
     sample,
     worker,
 )
-from workers.cli.output import STATE, complain
+from workers.cli.output import STATE, complain, print_json
 
 INTERRUPTED = 130
+_SEE_MORE = "see more with kg --debug …"
+_HELP = "kg --help, or --help behind a command, tells more"
 
 app = typer.Typer(
     name="kg",
@@ -69,30 +70,44 @@ def main() -> NoReturn:
     """Run ``kg`` and exit with its documented code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    # Commands say so, too, but one that is called wrongly is never entered.
+    STATE.json = "--json" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
     except KGError as error:
         if STATE.debug:
             logging.getLogger("kg").exception("the error's way")
-        if STATE.json:
-            failed = {"run_id": STATE.run_id or None, "state": "failed", "code": error.code}
-            sys.stdout.write(json.dumps(failed | {"errors": [error.message]}) + "\n")
-        complain(error.message, "; ".join(filter(None, (error.hint, STATE.to_go_on))))
-        sys.exit(error.exit_code)
+        _fail(error.code, error.message, _mend(error.hint), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except TyperException as error:
-        complain(error.format_message(), "kg --help, or --help behind a command, tells more")
-        sys.exit(SettingsError.exit_code)
+        _fail("usage", error.format_message(), _HELP, SettingsError.exit_code)
     except Exception as error:
         if STATE.debug:
-            raise
-        mend = "; ".join(filter(None, ("see more with kg --debug …", STATE.to_go_on)))
-        complain(f"unexpected: {type(error).__name__}: {error}", mend)
-        sys.exit(1)
+            logging.getLogger("kg").exception("the error's way")
+        _fail("unexpected", f"unexpected: {type(error).__name__}: {error}", _mend(_SEE_MORE), 1)
     if code == INTERRUPTED:  # Typer turns Ctrl-C into this.
-        complain("interrupted", STATE.after_interrupt)
+        _fail("interrupted", "interrupted", STATE.after_interrupt, INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(code: str, message: str, hint: str, exit_code: int) -> NoReturn:
+    """Say on stderr, and with ``--json`` on stdout, too, what keeps the command from its answer."""
+    if STATE.json:
+        print_json(
+            {
+                "run_id": STATE.run_id or None,
+                "state": "failed",
+                "code": code,
+                "errors": [message],
+            }
+        )
+    complain(message, hint)
+    sys.exit(exit_code)
+
+
+def _mend(hint: str) -> str:
+    return "; ".join(filter(None, (hint, STATE.to_go_on)))
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:

@@ -27,10 +27,12 @@ def sample(
     max_commits: Annotated[
         int | None, typer.Option(min=1, help="With --from-git: only the first N commits.")
     ] = None,
-    entities: Annotated[int, typer.Option(min=0)] = 10_000,
-    relationships: Annotated[int, typer.Option(min=0)] = 25_000,
-    missions: Annotated[int, typer.Option(min=0)] = 1_000,
-    snapshots: Annotated[int, typer.Option(min=0)] = 5_000,
+    entities: Annotated[
+        int, typer.Option(min=0, help="Entities of a synthetic graph: files, agents, bugs, …")
+    ] = 10_000,
+    relationships: Annotated[int, typer.Option(min=0, help="Relationships between them.")] = 25_000,
+    missions: Annotated[int, typer.Option(min=0, help="Rows of its mission_history.")] = 1_000,
+    snapshots: Annotated[int, typer.Option(min=0, help="Rows of its file_snapshots.")] = 5_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same graph.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:

