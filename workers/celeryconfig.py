@@ -30,6 +30,8 @@ broker_channel_error_retry = True
 # After a lost connection a late-acknowledged task goes on: its work is fenced by the ledger.
 worker_cancel_long_running_tasks_on_connection_loss = False
 broker_transport_options = {
+    # Said by name: kombu looks it up where it makes a channel.
+    "queue_order_strategy": "workers.queues:InOrderOfKinds",
     # A step may take hours (an index of a large table). Redelivery to an idle worker would be
     # a no-op, and the sweeper finds lost steps long before.
     "visibility_timeout": 6 * 3600,

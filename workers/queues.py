@@ -6,6 +6,8 @@ of another version, or of another database, listens elsewhere and is never given
 
 from collections.abc import Iterable, Mapping
 
+from kombu.utils.scheduling import priority_cycle
+
 from kgcore.migration.model import PROTOCOL, Stage
 
 #: The kinds in which the work is shared out, and what each needs: ``index`` steps build and move
@@ -16,6 +18,24 @@ KINDS: Mapping[str, frozenset[Stage]] = {
     "verify": frozenset({Stage.VERIFY}),
 }
 _KIND_OF = {stage: kind for kind, stages in KINDS.items() for stage in stages}
+
+
+class InOrderOfKinds(priority_cycle):  # type: ignore[misc]  # kombu has no types
+    """The order in which a worker asks its queues: loads first, verification last.
+
+    The longest way to a cutover leads through index and key steps, at most a few of a table at a
+    time; verification is many small steps, which keep the others at work meanwhile. Asked in turn,
+    as is kombu's default, workers waited for the last keys with nothing left to verify.
+    """
+
+    def consume(self, n: int) -> list[str]:
+        """Return the first ``n`` queues, in the order in which they are to be asked."""
+        return sorted(self.items[:n], key=_place)
+
+
+def _place(queue: str) -> int:
+    kind = queue.rpartition(".")[2]
+    return list(KINDS).index(kind) if kind in KINDS else len(KINDS)
 
 
 def queue_name(target: str, kind: str) -> str:

@@ -73,8 +73,8 @@ def send(refs: tuple[StepRef, ...], target: str) -> None:
     """Send messages for these steps of a target: a run, a step, an epoch, and nothing else."""
     if not refs:
         return
-    with app.connection_for_write() as connection:
-        producer = app.amqp.Producer(connection)
+    # A connection of its own for each call took as long as a step's claim.
+    with app.producer_or_acquire() as producer:
         for ref in refs:
             message = (ref.run_id, ref.step_id, ref.epoch)
             queue = queue_of(target, ref.stage)
