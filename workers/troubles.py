@@ -1,7 +1,7 @@
 """What keeps workers from the target, told through Redis: nobody reads the logs of all machines.
 
-Key ``kg:run:ID:troubles``: hash, by worker process the text of its last trouble. Gone a minute after
-the last one. A worker that can't use the target can't write into the ledger either.
+Key ``kg:run:ID:troubles``: hash, by worker process the text of its last trouble. It is gone a
+minute after the last one. A worker that can't use the target can't write into the ledger either.
 """
 
 import logging
