@@ -1,6 +1,7 @@
 """Connections that fail in other ways than by their end's death."""
 
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -79,9 +80,11 @@ def test_redis_goes_silent_without_a_word(
         ):
             hold.reached()
             with scene.strike():
+                began = time.monotonic()
                 assert proxy.forget() >= 3  # Of two workers and the coordinator.
             hold.release()
             scene.complete(coordinator, 90)
+            assert time.monotonic() - began < 60
 
 
 @pytest.mark.long

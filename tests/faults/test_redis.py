@@ -7,7 +7,7 @@ import redis
 
 from tests.faults.holds import INDEX, LOAD, VERIFY
 from tests.faults.scene import TABLES, Scene
-from tests.workers.kg import Kg
+from tests.workers.kg import Kg, wait_for
 from workers.embedded import RedisServer
 
 
@@ -17,8 +17,32 @@ def _restart(server: RedisServer) -> None:
 
 def _flush(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url) as client:
-        assert client.dbsize()
         client.flushall()
+
+
+def _lose_all(lose: Callable[[RedisServer], None], server: RedisServer) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        assert client.keys("kg:run:*")
+        client.set("before", 1)
+    lose(server)
+    with redis.Redis.from_url(server.url) as client:
+        assert not client.exists("before")
+
+
+def _is_right(scene: Scene) -> bool:
+    """Whether `kg progress --json` says of the rows what the ledger says."""
+    shown = scene.kg("progress", "--json")
+    if shown.code != 0:
+        return False
+    progress = shown.json
+    rows = scene.database.rows(
+        "SELECT table_name, coalesce(sum(planned_rows) FILTER (WHERE done), 0), sum(planned_rows)"
+        " FROM kg_migration.steps WHERE run_id = %s AND stage = 'load' GROUP BY 1",
+        (scene.run,),
+    )
+    return (progress["run_id"], progress["state"]) == (scene.run, "running") and progress[
+        "tables"
+    ] == {name: {"done_rows": int(done), "total_rows": int(total)} for name, done, total in rows}
 
 
 @pytest.mark.parametrize("lose", [_restart, _flush])
@@ -37,7 +61,8 @@ def test_redis_loses_all_its_data_three_times(
         for hold in (load, index, verify):
             hold.reached()
             with scene.strike():
-                lose(own_redis_server)
+                _lose_all(lose, own_redis_server)
+                wait_for(lambda: _is_right(scene))
             hold.release()
         scene.complete(coordinator)
         progress = scene.kg("progress", "--json").json
