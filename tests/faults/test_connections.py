@@ -63,7 +63,6 @@ def test_a_cutover_whose_answer_is_lost_counts(scene: Scene, proxy: Proxy) -> No
     assert set(scene.attempts().values()) == {1}
 
 
-@pytest.mark.long
 def test_redis_goes_silent_without_a_word(
     redis_scene: Scene, own_redis_server: RedisServer
 ) -> None:
@@ -87,7 +86,6 @@ def test_redis_goes_silent_without_a_word(
             assert time.monotonic() - began < 60
 
 
-@pytest.mark.long
 def test_redis_is_out_of_memory(redis_scene: Scene, own_redis_server: RedisServer) -> None:
     scene = redis_scene
     scene.begin()

@@ -1,6 +1,7 @@
 """Redis loses everything in the middle of a run."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -20,13 +21,16 @@ def _flush(server: RedisServer) -> None:
         client.flushall()
 
 
-def _lose_all(lose: Callable[[RedisServer], None], server: RedisServer) -> None:
+def _lose_all(lose: Callable[[RedisServer], None], server: RedisServer, scene: Scene) -> None:
+    """Lose the data while a step is held, and wait until `kg progress` is right again."""
     with redis.Redis.from_url(server.url) as client:
         assert client.keys("kg:run:*")
         client.set("before", 1)
-    lose(server)
-    with redis.Redis.from_url(server.url) as client:
-        assert not client.exists("before")
+    with scene.strike():
+        lose(server)
+        with redis.Redis.from_url(server.url) as client:
+            assert not client.exists("before")
+        wait_for(lambda: _is_right(scene))
 
 
 def _is_right(scene: Scene) -> bool:
@@ -51,20 +55,22 @@ def test_redis_loses_all_its_data_three_times(
 ) -> None:
     scene = redis_scene
     scene.begin()
-    with (
-        scene.held(LOAD) as load,
-        scene.held(INDEX) as index,
-        scene.held(VERIFY) as verify,
-        scene.kg.workers(2),
-        scene.follow() as coordinator,
-    ):
-        for hold in (load, index, verify):
-            hold.reached()
-            with scene.strike():
-                _lose_all(lose, own_redis_server)
-                wait_for(lambda: _is_right(scene))
-            hold.release()
-        scene.complete(coordinator)
+    with ExitStack() as holds, scene.kg.workers(2):
+        load = holds.enter_context(scene.held(LOAD))
+        with scene.follow() as coordinator:
+            load.reached()
+            _lose_all(lose, own_redis_server, scene)
+            # Closed earlier, both workers might wait there, with other tables' steps.
+            index = holds.enter_context(scene.held(INDEX))
+            load.release()
+            index.reached()
+            _lose_all(lose, own_redis_server, scene)
+            verify = holds.enter_context(scene.held(VERIFY))
+            index.release()
+            verify.reached()
+            _lose_all(lose, own_redis_server, scene)
+            verify.release()
+            scene.complete(coordinator)
         progress = scene.kg("progress", "--json").json
         # And the workers can still be asked, so that a next command does not refuse to start.
         assert Kg(scene.kg.environment, scene.kg.directory).answering() == 2

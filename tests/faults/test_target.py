@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import pytest
-
 from tests.conftest import unavailable
 from tests.faults.holds import INDEX
 from tests.faults.scene import Scene, children, kill_process
@@ -40,7 +38,6 @@ def test_postgres_is_gone_for_good(
             scene.complete(coordinator)
 
 
-@pytest.mark.long
 def test_the_disk_of_the_target_is_full(
     postgres_scene: Scene, own_postgres_server: PostgresServer
 ) -> None:
