@@ -33,6 +33,7 @@ from workers.progress import BROKER_ERRORS, Channel, Progress, unreachable
 from workers.queues import KINDS, queue_of
 from workers.sharing import Sharing, find_source
 from workers.tasks import send
+from workers.troubles import Troubles
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class Coordinator:
         self,
         backend: PostgreSQLBackend,
         channel: Channel,
+        troubles: Troubles,
         data_dir: Path,
         watcher: Watcher,
         *,
@@ -72,6 +74,7 @@ class Coordinator:
         self._pool = backend.pool
         self._patience_seconds = patience_seconds
         self._channel = channel
+        self._troubles = troubles
         self._data_dir = data_dir
         self._watcher = watcher
 
@@ -152,6 +155,7 @@ class Coordinator:
             if now - quiet_since > _QUIET_SECONDS:
                 quiet_since = now
                 self._say_if_alone()
+                self._say_troubles(run_id)
             time.sleep(_LOOK_SECONDS)
         return self.conclude(run_id)
 
@@ -190,9 +194,10 @@ class Coordinator:
 
     def cancel(self, run_id: str) -> RunState:
         """Give a run up. Raises as :func:`runs.cancel`."""
-        state = runs.cancel(self._pool, run_id)
-        self._channel.keep(self._pool, run_id, replace=True)
-        return state
+        try:
+            return runs.cancel(self._pool, run_id)
+        finally:
+            self._channel.keep(self._pool, run_id, replace=True)
 
     def _shared(self, prepared: Prepared, share: Sharing) -> Prepared:
         try:
@@ -263,6 +268,13 @@ class Coordinator:
                 f"no worker takes {' or '.join(missing)} steps; the run goes on when one does:"
                 f" kg worker --queues {','.join(missing)}"
             )
+
+    def _say_troubles(self, run_id: str) -> None:
+        by_text: dict[str, list[str]] = {}
+        for worker, text in sorted(self._troubles.told(run_id).items()):
+            by_text.setdefault(text, []).append(worker)
+        for text, workers in by_text.items():
+            self._watcher.notice(f"{', '.join(workers)} can't use the target: {text}")
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask the target, and for the patience time ask again: it may be restarting."""

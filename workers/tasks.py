@@ -32,6 +32,7 @@ from kgcore.migration.workplace import Workplace
 from workers.app import app
 from workers.progress import BROKER_ERRORS, Channel
 from workers.queues import queue_of
+from workers.troubles import Troubles, described
 
 _log = logging.getLogger(__name__)
 
@@ -56,11 +57,13 @@ def do_step(run_id: object, step_id: object, epoch: object) -> None:
     _stay_awake()
     place = _workplace()
     try:
+        _target()  # What comes next is sent there.
         result = run_step(place, StepRef(run_id, step_id, epoch))
-    except (psycopg2.OperationalError, psycopg2.InterfaceError, KGError) as error:
-        # The ledger can't be reached, so nothing was done or recorded. The sweeper would find the
+    except (psycopg2.Error, KGError) as error:
+        # The ledger can't be used, so nothing was done or recorded. The sweeper would find the
         # step, but none runs beside a detached run.
         _log.warning("step %s waits for the target: %s", step_id, error)
+        _troubles().tell(run_id, process_name(), described(error))
         # Not by a time in the message: another machine's clock would judge it.
         time.sleep(_RETRY_SECONDS)
         raise Reject(str(error), requeue=True) from None
@@ -124,6 +127,11 @@ def _channel() -> Channel:
     return Channel(load_settings().redis_url())
 
 
+@cache
+def _troubles() -> Troubles:
+    return Troubles(load_settings().redis_url())
+
+
 def _rest(pool: ConnectionPool) -> None:
     """Let go of the connections if no other step comes soon: idle workers hold none."""
     global _resting  # noqa: PLW0603 (a process does one step at a time)
@@ -169,3 +177,4 @@ def _close(**_unused: object) -> None:
     if _workplace.cache_info().currsize:
         _workplace().pool.close()
         _channel().close()
+        _troubles().close()

@@ -177,8 +177,8 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
         # anyone's who has the source already, and no transaction stays open.
         trouble = place.fetch(away.run)
         claimed = _claim(place, ref, anyway=True)
-    if claimed is None:
-        return StepResult(place.worker)
+    if isinstance(claimed, StepResult):
+        return claimed
     run, step = claimed
     if trouble is not None:
         return _failed(place, run, step, ref, trouble)
@@ -207,7 +207,13 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
 def _do(place: Workplace, cursor: Cursor, run: Run, step: Step, ref: StepRef) -> StepResult:
     """Do the step and record it as done; true once the caller's transaction is committed."""
     ledger.require_current(cursor, ref, lock=False)
-    if step.stage is not Stage.CUTOVER:
+    if step.stage is Stage.CUTOVER:
+        # The source may be deleted after it, so it must last, whatever the role's default is.
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', true)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
+    else:
         # Work and ledger row are one transaction: a crash loses both or neither, and the
         # run goes on from what is there. Waiting for the disk 70 times took 0.3 s.
         cursor.execute("SET LOCAL synchronous_commit = off")
@@ -221,11 +227,15 @@ def _do(place: Workplace, cursor: Cursor, run: Run, step: Step, ref: StepRef) ->
 
 def _is_done(place: Workplace, step: Step) -> bool:
     with ledger.transaction(place.pool) as cursor:
+        # A COMMIT that is still under way holds it.
+        ledger.lock_run(cursor, step.run_id)
         return ledger.is_done(cursor, step.step_id)
 
 
-def _claim(place: Workplace, ref: StepRef, *, anyway: bool = False) -> tuple[Run, Step] | None:
-    """Return the step if it is this worker's to do; say in the log why it is not.
+def _claim(
+    place: Workplace, ref: StepRef, *, anyway: bool = False
+) -> tuple[Run, Step] | StepResult:
+    """Return the step if it is this worker's to do, or else what there is to say of it.
 
     Claims nothing and raises :class:`_SourceAwayError` if its source is not here, but ``anyway``.
     """
@@ -234,30 +244,35 @@ def _claim(place: Workplace, ref: StepRef, *, anyway: bool = False) -> tuple[Run
         # Meanwhile nothing is held: no lock, no transaction.
         time.sleep(claimed)
         claimed = _try_claim(place, ref, anyway=anyway, its_turn=True)
-    return None if isinstance(claimed, float) else claimed
+    return StepResult(place.worker) if isinstance(claimed, float) else claimed
 
 
 def _try_claim(
     place: Workplace, ref: StepRef, *, anyway: bool, its_turn: bool = False
-) -> tuple[Run, Step] | float | None:
+) -> tuple[Run, Step] | StepResult | float:
     """Return as :func:`_claim`, or how long to wait first, to keep to the run's pace."""
     with ledger.transaction(place.pool) as cursor:
         run = ledger.find_run(cursor, ref.run_id)
         if run is None or run.protocol != PROTOCOL:
             _log.warning("step %s is of no run this worker knows: left alone", ref.step_id)
-            return None
+            return StepResult(place.worker)
         if run.state is not RunState.RUNNING or run.epoch != ref.epoch:
             _log.info("step %s is of a run that is %s, or an earlier epoch", ref.step_id, run.state)
-            return None
+            return StepResult(place.worker)
         cursor.execute("SET LOCAL synchronous_commit = off")  # An attempt may be forgotten.
         wait = 0.0 if its_turn else ledger.book_turn(cursor, run, ref.step_id)
-        if wait is None or wait > 0:
+        if wait is None:
+            return StepResult(place.worker)
+        if wait > 0:
             return wait
         step = ledger.claim(cursor, run, ref.step_id, place.worker)
-        needs_source = step is not None and step.stage in _READERS and not anyway
+        if step is None:
+            spent = ledger.end_exhausted(cursor, run, ref.step_id)
+            return StepResult(place.worker, step=spent, state=RunState.FAILED if spent else None)
+        needs_source = step.stage in _READERS and not anyway
         if needs_source and not place.sources.has(run.source):
             raise _SourceAwayError(run)
-    return None if step is None else (run, step)
+    return run, step
 
 
 def _load(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
@@ -339,9 +354,11 @@ def _cutover(_place: Workplace, cursor: Cursor, run: Run, _step: Step, ref: Step
             f"see them: kg rejects {run.run_id}; to leave them out:"
             f" kg resume {run.run_id} --max-rejects {rejects}",
         )
-    # Cancel takes the same lock first, so the two can't cross.
+    old = cutover.prepare(cursor, run)
+    # Cancel takes this lock, too, so the two can't cross. Taken before, it would let cancel, pause
+    # and resume wait for whoever holds the live tables.
     ledger.require_current(cursor, ref)
-    cutover.cut_over(cursor, run)
+    cutover.cut_over(cursor, run, old)
     return Outcome()
 
 
@@ -370,15 +387,15 @@ def _failed(place: Workplace, run: Run, step: Step, ref: StepRef, error: Excepti
     message = " ".join(message.split())
     _log.warning("%s failed (attempt %s): %s", step, step.attempts, message)
     with ledger.transaction(place.pool) as cursor:
+        try:
+            ledger.require_current(cursor, ref, or_paused=True)
+        except StepFencedError:
+            return StepResult(place.worker)
         if not isinstance(error, KGError) or isinstance(error, _PASSING):
             if ledger.record_failure(cursor, run, step, message):
                 again = replace(ref, stage=step.stage)
                 return StepResult(place.worker, step=step, dispatch=(again,))
             return StepResult(place.worker, step=step, state=RunState.FAILED)
-        try:
-            ledger.require_current(cursor, ref, or_paused=True)
-        except StepFencedError:
-            return StepResult(place.worker)
         state = _ENDS.get(type(error), RunState.FAILED)
         ledger.end_run(cursor, run.run_id, state, message, error.hint)
         return StepResult(place.worker, step=step, state=state)

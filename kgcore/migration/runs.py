@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import psycopg2
 from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
@@ -41,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 MINIMUM_SERVER = 140_000
 _DROP_TRIES = 10
+# So long a transaction whose client is gone may take to end.
+_COMMIT_MS = 5_000
 
 #: Called with a stage's name, what is done and what there is in all (pages, for freeze).
 Watch = Callable[[str, int, int], None]
@@ -113,14 +116,39 @@ def target_identity(pool: ConnectionPool) -> str:
 def start(pool: ConnectionPool, prepared: Prepared, options: Options) -> Run:
     """Write the run into the ledger and create its staging tables, in one transaction.
 
-    Where that fails the source snapshot is deleted. Raises as :func:`check_target`.
+    Where that fails the source snapshot is deleted, unless the run may be there all the same: of
+    its COMMIT the answer alone may be lost. Raises as :func:`check_target`.
     """
+    run_id = _new_id()
     try:
         with ledger.transaction(pool) as cursor:
-            return _start(cursor, prepared, options)
-    except BaseException:
-        release_source(prepared)
+            return _start(cursor, run_id, prepared, options)
+    except Exception as error:
+        run = _started(pool, run_id, prepared)
+        if run is None:
+            raise
+        _log.warning("run %s was begun in spite of: %s", run_id, error)
+        return run
+    except BaseException:  # Ctrl-C.
+        _started(pool, run_id, prepared)
         raise
+
+
+def _started(pool: ConnectionPool, run_id: str, prepared: Prepared) -> Run | None:
+    """Return the run if it is in the ledger; if it certainly isn't, delete its source."""
+    try:
+        with ledger.transaction(pool) as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {_COMMIT_MS}")
+            ledger.wait_for_install(cursor)
+            run = ledger.find_run(cursor, run_id)
+    except (psycopg2.Error, KGError) as error:
+        _log.warning(
+            "the source %s is kept, in case its run began: %s", prepared.source.path, error
+        )
+        return None
+    if run is None:
+        release_source(prepared)
+    return run
 
 
 def ready(pool: ConnectionPool, run: Run) -> tuple[StepRef, ...]:
@@ -173,8 +201,8 @@ def resume(
 
     The options that are given take the place of those the run began with, and so does the address
     at which machines without the source fetch it from now on.
-    A running run, and one that is done, is returned as it is. Raises :class:`RunError` for one that
-    is cancelled or found a mismatch.
+    A run that is done is returned as it is. Raises :class:`RunError` for one that is cancelled or
+    found a mismatch.
     """
     with ledger.transaction(pool) as cursor:
         ledger.upgrade(cursor)
@@ -197,7 +225,9 @@ def resume(
         options = Options.from_json(run.options.to_json() | chosen)
         if address is not None:
             ledger.set_address(cursor, run_id, address)
-        if state is not RunState.RUNNING:
+        if state is RunState.RUNNING:
+            ledger.set_options(cursor, run_id, options)
+        else:
             ledger.reopen(cursor, run_id, options)
         return ledger.read_run(cursor, run_id)
 
@@ -225,8 +255,10 @@ def cancel(pool: ConnectionPool, run_id: str) -> RunState:
         if state is RunState.DONE:
             raise RunError(f"run {run_id} is done", f"to undo it: kg revert {run_id}")
         ledger.end_run(cursor, run_id, RunState.CANCELLED, "cancelled")
-    _drop_staging(pool, run)
-    release_source(run)
+    try:
+        _drop_staging(pool, run)
+    finally:
+        release_source(run)
     return state
 
 
@@ -298,12 +330,12 @@ def release_source(run: Run | Prepared, data_dir: Path | None = None) -> None:
         _log.warning("the published source is left: %s", error)
 
 
-def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:
+def _start(cursor: Cursor, run_id: str, prepared: Prepared, options: Options) -> Run:
     schema = _check_server(cursor)
     roles.require_worker_role(cursor, options.worker_role)
     cutover.require_replaceable(cursor, schema, prepared.tables, options.if_exists)
     ledger.install(cursor)
-    run = _new_run(schema, prepared, options)
+    run = _new_run(run_id, schema, prepared, options)
     steps = planned_steps(prepared.tables)
     counts = Counter((step.stage, step.table) for step in steps)
     ready_stages = unlocked(run.tables, counts, options.repairs)
@@ -315,9 +347,12 @@ def _start(cursor: Cursor, prepared: Prepared, options: Options) -> Run:
     return run
 
 
-def _new_run(schema: str, prepared: Prepared, options: Options) -> Run:
+def _new_id() -> str:
     # The time is for people to read; the random part makes it unique.
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _new_run(run_id: str, schema: str, prepared: Prepared, options: Options) -> Run:
     suffix = run_id.replace("-", "_")
     return Run(
         run_id=run_id,

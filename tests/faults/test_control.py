@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from kgcore.migration.model import RunState, StepRef
-from tests.faults.holds import INDEX, LOAD, ROW, VERIFY, Point
+from tests.faults.holds import INDEX, KEY, LOAD, ROW, VERIFY, Point
 from tests.faults.scene import Scene
 from tests.workers.kg import wait_for
 
@@ -102,7 +102,9 @@ def test_local_workers_end_with_their_killed_command(scene: Scene) -> None:
                     worker.kill()
 
 
-@pytest.mark.parametrize("point", [LOAD, INDEX, VERIFY], ids=["load", "index", "verify"])
+@pytest.mark.parametrize(
+    "point", [LOAD, INDEX, KEY, VERIFY], ids=["load", "index", "key", "verify"]
+)
 def test_cancel(point: Point, scene: Scene) -> None:
     scene.old_tables()
     scene.begin(if_exists="replace", lease_seconds=30.0)

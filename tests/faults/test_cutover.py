@@ -61,6 +61,23 @@ def test_a_reader_who_stays_fails_the_run_which_goes_on_later(scene: Scene) -> N
             scene.complete(coordinator)
 
 
+def test_cancelled_and_paused_while_it_waits_for_the_live_tables(scene: Scene) -> None:
+    """Neither command waits for the reader."""
+    _all_but_the_cutover(scene)
+    with _reader(scene), scene.kg.workers(1), scene.follow() as coordinator:
+        wait_for(lambda: scene.database.rows(_WAITS_FOR_LOCK))
+        scene.assert_in_the_middle()
+        paused = scene.kg("pause", scene.run, "--now", timeout=30)
+        assert paused.code == 0, paused.err
+        assert scene.kg("unpause", scene.run, timeout=30).code == 0
+        wait_for(lambda: scene.database.rows(_WAITS_FOR_LOCK))
+        cancelled = scene.kg("cancel", scene.run, timeout=30)
+        assert cancelled.code == 0, cancelled.err
+        scene.assert_nothing_runs()
+        assert coordinator.wait(20) == 1
+    scene.assert_untouched()
+
+
 def test_killed_while_it_waits_for_the_live_tables(scene: Scene) -> None:
     step = _all_but_the_cutover(scene)
     with scene.watched(), scene.kg.workers(1) as workers, scene.follow() as coordinator:

@@ -4,18 +4,21 @@ import time
 
 import pytest
 
-from tests.faults.holds import INDEX, LOAD, VERIFY, Point
+from tests.faults.holds import CUTOVER, INDEX, LOAD, VERIFY, Point
 from tests.faults.scene import Scene
 from tests.workers.kg import wait_for
 from workers.embedded import PostgresServer
 
 
-@pytest.mark.parametrize("point", [LOAD, INDEX, VERIFY], ids=["load", "index", "verify"])
+@pytest.mark.parametrize(
+    "point", [LOAD, INDEX, VERIFY, CUTOVER], ids=["load", "index", "verify", "cutover"]
+)
 def test_postgres_crashes_and_is_back_after_three_seconds(
     point: Point, postgres_scene: Scene, own_postgres_server: PostgresServer
 ) -> None:
     scene = postgres_scene
-    scene.begin()
+    scene.old_tables()
+    scene.begin(if_exists="replace")
     with scene.held(point) as hold, scene.kg.workers(2), scene.follow() as coordinator:
         hold.reached()
         with scene.strike():

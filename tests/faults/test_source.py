@@ -1,5 +1,6 @@
 """The file changes during its migration; so does the copy that workers read; clocks are wrong."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from kgcore.migration import ledger
+from kgcore.migration.sources import published
+from kgcore.migration.sources.served import serve
 from tests.conftest import unavailable
 from tests.faults.holds import INDEX, LOAD, VERIFY
 from tests.faults.scene import Scene, kill
+from tests.migration.graphs import entity, write_graph
+from tests.sources.places import link
 
 
 def _write(path: Path) -> None:
@@ -76,6 +82,42 @@ def test_the_copy_changes_in_mid_run(change: Callable[[Path], None], scene: Scen
     assert str(copy) in out
     assert scene.fact("state") == "failed"
     scene.assert_untouched()
+
+
+def test_a_machine_with_an_old_file_of_that_name_fetches_the_right_one(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """What is published was tampered with: refused. Then it is served, over a link that is cut."""
+    scene.old_tables()
+    scene.begin(if_exists="replace", max_attempts=1)
+    source, far = scene.read_run().source, tmp_path / "far"
+    old = far / "sources" / source.path.name
+    old.parent.mkdir(parents=True)
+    write_graph(old, entities=[entity(1, name="an old row")])
+    address = published.publish(source.path, f"file://{far}/published")
+    _change_a_byte(far / "published" / source.path.name)
+    with scene.kg.workers(1, KG_DATA_DIR=str(far)):
+        _offer(scene, address)
+        with scene.follow() as coordinator:
+            out, err = coordinator.communicate(timeout=60)
+            assert coordinator.returncode == 1, err
+        (error,) = json.loads(out)["errors"]
+        assert "SHA-256 was wrong" in error
+        scene.assert_untouched()
+        with (
+            serve(source, "127.0.0.1", 0) as served,
+            link(served, source.bytes // 3 + 1000) as cut,
+        ):
+            _offer(scene, cut.address)
+            with scene.follow() as coordinator:
+                scene.complete(coordinator)
+    assert cut.connections > 2
+    assert (far / "cache" / f"{source.sha256}.db").exists()
+
+
+def _offer(scene: Scene, address: str) -> None:
+    with ledger.transaction(scene.backend.pool) as cursor:
+        ledger.set_address(cursor, scene.run, address)
 
 
 @contextmanager

@@ -5,14 +5,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-import pytest
-
+from tests.conftest import unavailable
 from tests.faults.holds import INDEX
 from tests.faults.scene import Scene, children, kill_process
 from tests.migration.graphs import entity, write_graph
 from tests.pgbouncer import PgBouncer
-from tests.workers.kg import wait_for
 from workers.embedded import PostgresServer
 from workers.embedded.account import own, server_account
 
@@ -39,7 +38,6 @@ def test_postgres_is_gone_for_good(
             scene.complete(coordinator)
 
 
-@pytest.mark.long
 def test_the_disk_of_the_target_is_full(
     postgres_scene: Scene, own_postgres_server: PostgresServer
 ) -> None:
@@ -73,7 +71,7 @@ def _small_disk(place: Path) -> Iterator[Path]:
     place.mkdir()
     done = _mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place))
     if done.returncode:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        unavailable(f"no small disk can be mounted here: {done.stderr.strip()}")
     try:
         own(place, server_account())
         yield place
@@ -107,13 +105,42 @@ def test_no_connection_is_to_be_had(scene: Scene) -> None:
                     " WHERE application_name = 'jarvis-kg worker' AND usename = %s",
                     (role,),
                 )
-                log = scene.kg.directory / "w0.log"
-                wait_for(lambda: "too many connections" in log.read_text())
+                assert command.stderr is not None
+                said = _line(command.stderr, "too many connections")
+                assert "w0" in said or "can't use the target" in said
+                assert "PG_POOL_SIZE" in said
+                assert "max_connections" in said
                 scene.database.rows(f"ALTER ROLE {role} CONNECTION LIMIT -1")
             hold.release()
             scene.complete(command)
     finally:
         scene.database.rows(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_a_worker_without_rights_is_told_of_by_the_command(scene: Scene) -> None:
+    """It can't say it in the ledger. Once it has the rights it goes on by itself."""
+    role = f"role_{secrets.token_hex(4)}"
+    scene.database.rows(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    scene.begin()
+    try:
+        with (
+            scene.kg.workers(1, PG_USER=role, PG_PASSWORD="secret"),
+            scene.follow() as command,
+        ):
+            assert command.stderr is not None
+            said = _line(command.stderr, "permission denied for schema kg_migration")
+            assert "PG_USER" in said
+            assert "KG_WORKER_ROLE" in said
+            scene.assert_in_the_middle()
+            scene.database.rows(f"ALTER ROLE {role} SUPERUSER")
+            scene.complete(command)
+    finally:
+        scene.database.rows(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP ROLE {role}")
+
+
+def _line(lines: IO[str], words: str) -> str:
+    """Wait for the line that has these words."""
+    return next(line for line in iter(lines.readline, "") if words in line)
 
 
 def test_behind_pgbouncer_in_transaction_mode(scene: Scene, pgbouncer: PgBouncer) -> None:

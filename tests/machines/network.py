@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import unavailable
 from tests.servers import launcher
 from tests.workers.kg import Kg
@@ -110,7 +108,7 @@ def network(directory: Path) -> Iterator[Network]:
         ["ip", "link", "add", name, "type", "bridge"], capture_output=True, text=True, check=False
     )
     if made.returncode:
-        pytest.skip(f"network devices can't be made here: {made.stderr.strip()}")
+        unavailable(f"network devices can't be made here: {made.stderr.strip()}")
     directory.chmod(0o755)
     (directory / "host").mkdir()
     try:
@@ -151,7 +149,7 @@ def _long_line(host: Host) -> Iterator[None]:
     `tc netem` would do the same, but many kernels are built without it.
     """
     if not Path("/dev/net/tun").exists():
-        pytest.skip("this kernel has no /dev/net/tun")
+        unavailable("this kernel has no /dev/net/tun")
     program = Path(__file__).with_name("long_line.py")
     line = subprocess.Popen(
         [*launcher(), sys.executable, str(program), host.namespace, f"{host.namespace}e"],

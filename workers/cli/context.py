@@ -14,6 +14,7 @@ from workers import tether
 from workers.cli.bars import Bars
 from workers.coordinator import Coordinator, Watcher
 from workers.progress import Channel
+from workers.troubles import Troubles
 
 # A local worker needs the target, a lease, and nothing for long.
 _STOP_SECONDS = 20
@@ -41,19 +42,21 @@ def target(settings: Settings | None = None) -> Iterator[PostgreSQLBackend]:
 def coordinator(bars: Bars, watcher: Watcher | None = None) -> Iterator[Coordinator]:
     """Give a coordinator on the target and Redis of the settings."""
     settings = load_settings()
-    channel = Channel(settings.redis_url())
+    channel, troubles = Channel(settings.redis_url()), Troubles(settings.redis_url())
     watcher = watcher or Watcher(bars.stage, lambda _: None, bars.progress, bars.notice)
     try:
         with target(settings) as backend:
             yield Coordinator(
                 backend,
                 channel,
+                troubles,
                 settings.kg_data_dir,
                 watcher,
                 patience_seconds=settings.kg_target_patience_seconds,
             )
     finally:
         channel.close()
+        troubles.close()
 
 
 def worker_command(concurrency: int, name: str) -> list[str]:

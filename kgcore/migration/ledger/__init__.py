@@ -4,7 +4,7 @@ Tables and columns are documented in ``ledger.sql``.
 """
 
 from kgcore.migration.ledger.dispatch import mark_dispatched, next_steps
-from kgcore.migration.ledger.install import install, is_installed, upgrade
+from kgcore.migration.ledger.install import install, is_installed, upgrade, wait_for_install
 from kgcore.migration.ledger.lease import (
     count_holders,
     lease_kept,
@@ -52,6 +52,7 @@ from kgcore.migration.ledger.steps import (
     acquire,
     claim,
     close,
+    end_exhausted,
     is_done,
     record_failure,
     require_current,
@@ -87,6 +88,7 @@ __all__ = [
     "count_rejects",
     "create_run",
     "done_positions",
+    "end_exhausted",
     "end_run",
     "find_run",
     "frozen_view",
@@ -127,6 +129,7 @@ __all__ = [
     "transaction",
     "unpause",
     "upgrade",
+    "wait_for_install",
     "was_relinked",
     "was_repaired",
     "worker_totals",

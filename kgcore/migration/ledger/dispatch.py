@@ -67,8 +67,10 @@ def mark_dispatched(cursor: Cursor, refs: tuple[StepRef, ...]) -> None:
     """Note that messages for these steps are about to be sent."""
     if refs:
         cursor.execute(
-            "UPDATE kg_migration.steps SET dispatched_at = clock_timestamp()"
-            " WHERE step_id = ANY(%s)",
+            "UPDATE kg_migration.steps SET dispatched_at = clock_timestamp() WHERE step_id IN"
+            # Two that send the same steps lock them in the same order.
+            " (SELECT step_id FROM kg_migration.steps WHERE step_id = ANY(%s)"
+            " ORDER BY step_id FOR NO KEY UPDATE)",
             ([ref.step_id for ref in refs],),
         )
 

@@ -36,9 +36,14 @@ def upgrade(cursor: Cursor) -> None:
         install(cursor)
 
 
+def wait_for_install(cursor: Cursor) -> None:
+    """Wait until no other transaction that called :func:`install` is open any more."""
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
 def install(cursor: Cursor) -> None:
     """Create what is missing of ``kg_migration``. Raises :class:`TargetError` without the right."""
-    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    wait_for_install(cursor)
     if is_current(cursor):
         return
     # The columns that an earlier version lacks come first: the rest refers to them.

@@ -33,17 +33,21 @@ def step_lock_key(step_id: int) -> int:
 def terminate_holders(cursor: Cursor, run_id: str, *, expired_only: bool) -> int:
     """End the backends that work on the run's steps; return how many.
 
-    With ``expired_only`` just those whose lease ran out by PostgreSQL's clock.
+    With ``expired_only`` just those whose lease ran out by PostgreSQL's clock. A transaction itself
+    has as much time as a lease: who stops while it claims a step has none yet, and who claims it
+    after another must not be taken for that one.
     """
     cursor.execute(
         """
         SELECT count(pg_terminate_backend(held.pid))
-        FROM kg_migration.steps AS step
+        FROM kg_migration.steps AS step JOIN kg_migration.runs AS run USING (run_id)
         JOIN pg_locks AS held ON held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
             AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND (held.classid::bigint << 32 | held.objid::bigint) = (%(namespace)s | step.step_id)
+        LEFT JOIN pg_stat_activity AS backend ON backend.pid = held.pid
         WHERE step.run_id = %(run)s AND NOT step.done AND held.pid <> pg_backend_pid()
-        AND (NOT %(expired)s OR step.lease_until < clock_timestamp())
+        AND (NOT %(expired)s OR clock_timestamp() > greatest(step.lease_until, backend.xact_start
+            + make_interval(secs => (run.options->>'lease_seconds')::double precision)))
         """,
         {"namespace": _NAMESPACE, "run": run_id, "expired": expired_only},
     )

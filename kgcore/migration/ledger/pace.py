@@ -8,6 +8,7 @@ chunk itself is sent as fast as it goes.
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from kgcore.migration.ledger.dispatch import PACED
+from kgcore.migration.ledger.runs import lock_run
 from kgcore.migration.ledger.steps import acquire
 from kgcore.migration.model import Run
 
@@ -33,6 +34,7 @@ def book_turn(cursor: Cursor, run: Run, step_id: int) -> float | None:
     rows, waits_already = row
     if waits_already:
         return None
+    lock_run(cursor, run.run_id)
     cursor.execute(
         "UPDATE kg_migration.runs SET paced_until = greatest(paced_until, clock_timestamp())"
         " + make_interval(secs => %(seconds)s) WHERE run_id = %(run)s"

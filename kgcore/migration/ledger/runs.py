@@ -11,6 +11,7 @@ from psycopg2.extras import Json, execute_values
 
 from kgcore.errors import RunNotFoundError, TargetBusyError, TargetError
 from kgcore.migration.ledger.install import is_current, is_installed
+from kgcore.migration.ledger.lease import terminate_holders
 from kgcore.migration.model import (
     IN_PROGRESS,
     NewStep,
@@ -199,22 +200,27 @@ def latest_done(cursor: Cursor, schema: str) -> str | None:
 def lock_run(cursor: Cursor, run_id: str, *, wait: bool = True) -> tuple[RunState, int]:
     """Lock the run's row until the transaction ends; return its state and epoch.
 
-    Whoever changes a run's state or counts holds this lock; ``wait=False`` only reads, without it.
-    Raises :class:`RunNotFoundError`.
+    Whoever changes a run's state or counts holds this lock, and locks the run before its steps.
+    Who then says nothing for a lease's time loses the connection: all others wait for the lock.
+    ``wait=False`` only reads, without it. Raises :class:`RunNotFoundError`.
     """
     if not is_installed(cursor):
         raise _no_such(run_id)
-    cursor.execute(
-        "SELECT state, epoch FROM kg_migration.runs WHERE run_id = %s"
-        # A reject's foreign key holds the row FOR KEY SHARE: with FOR UPDATE two steps that have
-        # rejects would wait for each other at their ends.
-        + (" FOR NO KEY UPDATE" if wait else ""),
-        (run_id,),
-    )
+    cursor.execute(_LOCK if wait else _LOOK, (run_id,))
     row = cursor.fetchone()
     if row is None:
         raise _no_such(run_id)
     return RunState(row[0]), row[1]
+
+
+_LOOK = "SELECT state, epoch FROM kg_migration.runs WHERE run_id = %s"
+# A reject's foreign key holds the row FOR KEY SHARE: with FOR UPDATE two steps that have rejects
+# would wait for each other at their ends.
+_LOCK = (
+    "SELECT state, epoch, set_config('idle_in_transaction_session_timeout',"
+    " ceil((options->>'lease_seconds')::numeric * 1000)::text, true)"
+    " FROM kg_migration.runs WHERE run_id = %s FOR NO KEY UPDATE"
+)
 
 
 def end_run(cursor: Cursor, run_id: str, state: RunState, error: str = "", hint: str = "") -> None:
@@ -229,7 +235,8 @@ def end_run(cursor: Cursor, run_id: str, state: RunState, error: str = "", hint:
 def reopen(cursor: Cursor, run_id: str, options: Options) -> None:
     """Let an ended run go on in a new epoch, with fresh attempts. The caller holds its lock.
 
-    Raises :class:`TargetBusyError` while another run into the same schema is in progress.
+    Who still works on a step of the epoch before can't commit any more, and is stopped. Raises
+    :class:`TargetBusyError` while another run into the same schema is in progress.
     """
     try:
         cursor.execute(
@@ -241,6 +248,7 @@ def reopen(cursor: Cursor, run_id: str, options: Options) -> None:
         raise TargetBusyError(
             "another run into the same schema is in progress", *_BUSY_HINT
         ) from None
+    terminate_holders(cursor, run_id, expired_only=False)
     _forget_attempts(cursor, run_id)
 
 
@@ -260,9 +268,10 @@ def unpause(cursor: Cursor, run_id: str, options: Options) -> None:
 
 
 def _forget_attempts(cursor: Cursor, run_id: str) -> None:
+    # Leases stay: of who works on a step through a pause, and of who hangs.
     cursor.execute(
-        "UPDATE kg_migration.steps SET attempts = 0, lease_until = NULL, dispatched_at = NULL,"
-        " started_at = NULL WHERE run_id = %s AND NOT done",
+        "UPDATE kg_migration.steps SET attempts = 0, dispatched_at = NULL, started_at = NULL"
+        " WHERE run_id = %s AND NOT done",
         (run_id,),
     )
 
@@ -275,7 +284,7 @@ def set_address(cursor: Cursor, run_id: str, address: str) -> None:
 
 
 def set_options(cursor: Cursor, run_id: str, options: Options) -> None:
-    """Change what was chosen for an ended run. The caller holds its lock."""
+    """Change what was chosen for a run. The caller holds its lock."""
     cursor.execute(
         "UPDATE kg_migration.runs SET options = %s WHERE run_id = %s",
         (Json(options.to_json()), run_id),

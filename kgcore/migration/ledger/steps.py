@@ -1,6 +1,7 @@
 """A step's life: claimed in a short transaction, then done and recorded in one with its work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
@@ -16,8 +17,8 @@ Unlock = Callable[[Mapping[tuple[Stage, str], int]], frozenset[tuple[Stage, str]
 def claim(cursor: Cursor, run: Run, step_id: int, worker: str) -> Step | None:
     """Count an attempt and take the lease; None where there is nothing to do for this worker.
 
-    That is: the step is done, not ready, of another run, or someone works on it at this moment.
-    A step whose attempts are used up fails the run.
+    That is: the step is done, not ready, of another run, someone works on it at this moment, or its
+    attempts are used up (:func:`end_exhausted`).
     """
     if not acquire(cursor, step_id):
         return None
@@ -27,25 +28,46 @@ def claim(cursor: Cursor, run: Run, step_id: int, worker: str) -> Step | None:
         " lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"
         " FROM kg_migration.stages AS stage"
         " WHERE step.step_id = %(step)s AND step.run_id = %(run)s AND NOT step.done"
-        " AND stage.run_id = step.run_id AND stage.stage = step.stage"
+        " AND step.attempts < %(most)s AND stage.run_id = step.run_id AND stage.stage = step.stage"
         " AND stage.table_name = step.table_name AND stage.ready"
-        " RETURNING step.position, step.stage, step.table_name, step.index_name, step.lower_id,"
-        " step.upper_id, step.planned_rows, step.weight, step.attempts, step.error",
+        f" RETURNING {_STEP}",
         {
             "worker": worker,
             "lease": run.options.lease_seconds,
+            "most": run.options.max_attempts,
             "step": step_id,
             "run": run.run_id,
         },
     )
     row = cursor.fetchone()
+    return None if row is None else _step(run, step_id, row)
+
+
+def end_exhausted(cursor: Cursor, run: Run, step_id: int) -> Step | None:
+    """Let the run fail if a step that nobody works on has no attempt left; return that step."""
+    if not acquire(cursor, step_id):
+        return None
+    cursor.execute(
+        f"SELECT {_STEP}, step.error FROM kg_migration.steps AS step"
+        " WHERE step_id = %s AND run_id = %s AND NOT done AND attempts >= %s",
+        (step_id, run.run_id, run.options.max_attempts),
+    )
+    row = cursor.fetchone()
     if row is None:
         return None
-    step = Step(step_id, run.run_id, row[0], Stage(row[1]), *row[2:9])
-    if step.attempts > run.options.max_attempts:
-        fail_exhausted(cursor, run.run_id, step, row[9])
-        return None
-    return step
+    *columns, error = row
+    step = _step(run, step_id, columns)
+    return step if fail_exhausted(cursor, run.run_id, step, error) else None
+
+
+_STEP = (
+    "step.position, step.stage, step.table_name, step.index_name, step.lower_id, step.upper_id,"
+    " step.planned_rows, step.weight, step.attempts"
+)
+
+
+def _step(run: Run, step_id: int, row: Sequence[Any]) -> Step:
+    return Step(step_id, run.run_id, row[0], Stage(row[1]), *row[2:])
 
 
 def acquire(cursor: Cursor, step_id: int) -> bool:
@@ -75,11 +97,16 @@ def close(
     the run was cancelled, ended or resumed in the meantime; in a paused run what was begun counts.
     Holding the run's row makes exactly one last finisher.
     """
+    state = require_current(cursor, ref, or_paused=True)
+    # One statement, because all other finishers wait meanwhile.
     cursor.execute(
-        "UPDATE kg_migration.steps SET done = true, finished_at = clock_timestamp(),"
-        " lease_until = NULL, error = NULL, lane = %s, loaded_rows = %s, rejected_rows = %s,"
-        " verified_rows = %s, mismatched_rows = %s, mismatched_ids = %s"
-        " WHERE step_id = %s RETURNING stage, table_name",
+        "WITH closed AS (UPDATE kg_migration.steps SET done = true,"
+        " finished_at = clock_timestamp(), lease_until = NULL, error = NULL, lane = %s,"
+        " loaded_rows = %s, rejected_rows = %s, verified_rows = %s, mismatched_rows = %s,"
+        " mismatched_ids = %s WHERE step_id = %s RETURNING run_id, stage, table_name)"
+        " UPDATE kg_migration.stages SET open_steps = open_steps - 1"
+        " FROM closed WHERE stages.run_id = closed.run_id AND stages.stage = closed.stage"
+        " AND stages.table_name = closed.table_name RETURNING open_steps",
         (
             outcome.lane,
             outcome.loaded,
@@ -89,13 +116,6 @@ def close(
             list(outcome.mismatched_ids),
             ref.step_id,
         ),
-    )
-    group = cursor.fetchone()
-    state = require_current(cursor, ref, or_paused=True)
-    cursor.execute(
-        "UPDATE kg_migration.stages SET open_steps = open_steps - 1"
-        " WHERE run_id = %s AND (stage, table_name) = %s RETURNING open_steps",
-        (ref.run_id, group),
     )
     (left,) = cursor.fetchone() or (0,)
     if end is not None:
@@ -124,12 +144,13 @@ def require_current(
 
 
 def record_failure(cursor: Cursor, run: Run, step: Step, error: str) -> bool:
-    """Note why an attempt failed; return whether the step is to be tried again.
+    """Note why an attempt failed; return whether the step is to be tried again: sent again now.
 
-    Otherwise its attempts are used up, and the run has failed.
+    Otherwise its attempts are used up, and the run has failed. The caller holds the run's lock.
     """
     cursor.execute(
-        "UPDATE kg_migration.steps SET error = %s, lease_until = NULL"
+        "UPDATE kg_migration.steps SET error = %s, lease_until = NULL,"
+        " dispatched_at = clock_timestamp()"
         # A late writer must not touch the lease of who does the step now.
         " WHERE step_id = %s AND NOT done AND attempts = %s",
         (error, step.step_id, step.attempts),
@@ -140,10 +161,7 @@ def record_failure(cursor: Cursor, run: Run, step: Step, error: str) -> bool:
 
 
 def fail_exhausted(cursor: Cursor, run_id: str, step: Step, error: str | None) -> bool:
-    """End a running run because one of its steps can't be done; False if it was done after all.
-
-    The COMMIT of a worker that lost its connection may still be under way; it holds the run's lock.
-    """
+    """End a running run because one of its steps can't be done; False if another did it."""
     state, _ = lock_run(cursor, run_id)
     if is_done(cursor, step.step_id):
         return False

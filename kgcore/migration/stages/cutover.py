@@ -74,23 +74,34 @@ def require_replaceable(
         )
 
 
-def cut_over(cursor: Cursor, run: Run) -> None:
-    """Move live tables to the archive and staged ones into place, in the caller's transaction.
+def prepare(cursor: Cursor, run: Run) -> list[str]:
+    """Do what can be done before, then lock the live tables that there are; return their names.
 
-    Raises :class:`TargetBusyError` where others hold the live tables for ``lock_seconds``;
-    :class:`TargetError` where they got rows since the run began and ``if_exists`` is ``fail``.
+    Who then says nothing for a lease's time loses the connection: every reader waits for the lock.
+    Raises :class:`TargetBusyError` where others hold the tables for ``lock_seconds``.
+    """
+    for name in run.tables:  # Ours alone: there is nobody to wait for, and nobody who waits.
+        cursor.execute(
+            SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(Identifier(run.staging, name))
+        )
+        if run.options.worker_role is not None:
+            catalog.withdraw_rights(cursor, (run.staging, name), run.options.worker_role)
+    cursor.execute(
+        "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+        (f"{run.options.lease_seconds:.3f}s",),
+    )
+    mend = f"end those transactions, then: kg resume {run.run_id}"
+    return _locked(cursor, run.schema, list(run.tables), run.options.lock_seconds, mend)
+
+
+def cut_over(cursor: Cursor, run: Run, old: Sequence[str]) -> None:
+    """Move the ``old`` live tables to the archive and staged ones into place.
+
+    In the transaction in which :func:`prepare` locked them. Raises :class:`TargetError` where they
+    got rows since the run began and ``if_exists`` is ``fail``.
     """
     schema, staging, archive = run.schema, run.staging, run.archive
     tables = tuple(run.tables.values())
-    names = [item.table.name for item in tables]
-    for name in names:  # Ours alone: there is nobody to wait for, and nobody who waits.
-        cursor.execute(
-            SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(Identifier(staging, name))
-        )
-        if run.options.worker_role is not None:
-            catalog.withdraw_rights(cursor, (staging, name), run.options.worker_role)
-    mend = f"end those transactions, then: kg resume {run.run_id}"
-    old = _locked(cursor, schema, names, run.options.lock_seconds, mend)
     require_replaceable(cursor, schema, tables, run.options.if_exists)
     # Also where there is nothing to keep: revert must tell that from an archive that was dropped.
     cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(archive)))
@@ -117,7 +128,7 @@ def revert(
 ) -> tuple[str, ...]:
     """Bring the old tables back; the new ones go to the schema ``aside``. Returns their names.
 
-    Raises :class:`TargetBusyError` as :func:`cut_over`, :class:`RunError` where the tables of the
+    Raises :class:`TargetBusyError` as :func:`prepare`, :class:`RunError` where the tables of the
     run are no longer there.
     """
     cursor.execute("SELECT to_regnamespace(%s) IS NULL", (archive,))
