@@ -4,7 +4,7 @@ The chunks are real and have one row each, so that next to nothing is done but c
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -59,7 +59,7 @@ def measure(stage: Stage, numbers: Sequence[int], most_seconds: float) -> list[C
 
 def shown(costs: Sequence[Cost]) -> str:
     """Return the table: a line for each figure, a column for each run."""
-    figures = {
+    figures: dict[str, Callable[[Cost], str]] = {
         "chunks": lambda cost: f"{cost.chunks:,}",
         "steps done": lambda cost: f"{cost.steps:,}",
         "in seconds": lambda cost: f"{cost.seconds:.0f}",

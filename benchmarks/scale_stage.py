@@ -90,9 +90,9 @@ class Stage:
                 time.sleep(0.2)
 
     def kg(self, *words: str) -> None:
-        """Run a command to its end; what it says stays unread."""
+        """Run a command to its end; a run that has ended meanwhile may refuse it."""
         command = [sys.executable, "-m", "workers.cli", *words]
-        subprocess.run(command, env=self.environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env=self.environment, check=False, capture_output=True)
 
     def migrate(self, source: Path, *options: str) -> subprocess.Popen[str]:
         """Start ``kg migrate``."""
