@@ -18,15 +18,18 @@ from workers.embedded import PostgresServer, RedisServer
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=120_000, help="of the graph that is migrated")
-    parser.add_argument("--chunk-rows", type=int, default=750)
-    parser.add_argument("--share", type=float, default=0.04, help="of a core, for each worker")
+    parser.add_argument("--rows", type=int, default=80_000, help="of the graph that is migrated")
+    parser.add_argument("--chunk-rows", type=int, default=500)
+    parser.add_argument("--share", type=float, default=0.05, help="of a core, for each worker")
     parser.add_argument("--workers", type=_numbers, default=(1, 2, 4, 8), metavar="N,…")
+    parser.add_argument(
+        "--plain-rows", type=int, default=800_000, help="of a graph that nobody is held at; 0: none"
+    )
     parser.add_argument("--chunks", type=_numbers, default=(1_000, 20_000), metavar="N,…")
     parser.add_argument(
         "--most-seconds",
         type=float,
-        default=150.0,
+        default=100.0,
         help="of a run of --chunks, then it's cancelled",
     )
     parser.add_argument("--hold", choices=("cgroup2", "cgroup1", "signals"), default=None)
@@ -50,11 +53,9 @@ def main() -> None:
                 rounds = scale_workers.measure(
                     stage, choice.workers, choice.rows, choice.chunk_rows, choice.share, way
                 )
-                size = (scratch / "scale.db").stat().st_size
-                tables += [
-                    scale_workers.shown(rounds),
-                    scale_workers.per_row(rounds[-1], size, choice.rows),
-                ]
+                tables.append(scale_workers.shown(rounds))
+            if choice.plain_rows:
+                tables.append(scale_workers.per_row(stage, choice.plain_rows))
             if choice.chunks:
                 costs = scale_chunks.measure(stage, choice.chunks, choice.most_seconds)
                 tables.append(scale_chunks.shown(costs))

@@ -14,6 +14,7 @@ import psutil
 from benchmarks.migration import _drop_old, _sample
 from benchmarks.scale_hold import Way, held
 from benchmarks.scale_stage import Stage, cpu_seconds, family, table
+from kgcore.migration.model import Options
 
 _WARM_ROWS = 4_000
 _WARM_CHUNK = 100
@@ -78,8 +79,14 @@ def shown(rounds: Sequence[Round]) -> str:
     )
 
 
-def per_row(each: Round, source_bytes: int, rows: int) -> str:
-    """Return what a row costs, as a table."""
+def per_row(stage: Stage, rows: int) -> str:
+    """Migrate a graph as it is, with chunks of the usual size, and return what a row took."""
+    warm = _sample(stage.scratch / "warm-plain.db", _WARM_ROWS)
+    source = _sample(stage.scratch / "plain.db", rows)
+    with stage.workers(2) as workers:
+        _migrate(stage, warm, _WARM_CHUNK)
+        each = _round(stage, workers, source, Options().chunk_rows)
+    source_bytes = source.stat().st_size
     facts = [
         {"what": name, "value": f"{value / rows:.0f} bytes"}
         for name, value in (
