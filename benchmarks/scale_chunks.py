@@ -84,9 +84,9 @@ def shown(costs: Sequence[Cost]) -> str:
         "Redis: most in use, bytes a chunk": lambda cost: f"{cost.redis_peak / cost.chunks:.0f}",
         "ledger, bytes a chunk": lambda cost: f"{cost.ledger_bytes / cost.chunks:.0f}",
     }
-    columns = {str(number): "" for number, _ in enumerate(costs)}
+    columns = {str(number): f"run {number + 1}" for number, _ in enumerate(costs)}
     return table(
-        {"figure": "", **columns},
+        {"figure": "figure", **columns},
         [
             {"figure": name} | {str(number): figure(cost) for number, cost in enumerate(costs)}
             for name, figure in figures.items()
