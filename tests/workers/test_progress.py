@@ -1,21 +1,23 @@
 """The progress channel: counts once, never goes back, and is rebuilt from the ledger."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import redis
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.errors import BrokerError, RunNotFoundError
-from kgcore.migration import runs
-from kgcore.migration.model import Options, Run
+from kgcore.errors import BrokerError, KGError, RunNotFoundError
+from kgcore.migration import ledger, runs
+from kgcore.migration.model import Options, Run, RunState
 from kgcore.migration.pipeline import StepResult, run_step
 from kgcore.migration.workplace import Workplace
 from tests.migration.graphs import small_graph
 from tests.servers import Database
 from workers.embedded import RedisServer
 from workers.progress import Channel
+from workers.progress.view import from_ledger
 
 
 @pytest.fixture
@@ -102,6 +104,106 @@ def test_a_lost_hash_is_built_anew_from_the_ledger(
     assert all(done == total for done, total in after.tables.values())
     assert all(after.tables[name][0] >= done for name, done in counted.items())
     assert after.percent == 100.0
+
+
+def test_a_late_replacement_takes_nothing_back(
+    channel: Channel, place: Workplace, run: Run
+) -> None:
+    """Who reads the ledger and is slow to write must not undo what was counted meanwhile."""
+    channel.keep(place.pool, run.run_id)
+    results = steps(place, run)
+    late = from_ledger(place.pool, run.run_id)
+    channel.publish(place.pool, next(results))
+    one = channel.read()
+    assert one.steps == 1
+    channel.write(late, replace=True)
+    assert counted(channel) == (one.steps, one.percent, one.tables)
+
+    next(results)  # Redis was away: the ledger alone has this step.
+    late = from_ledger(place.pool, run.run_id)
+    channel.publish(place.pool, next(results))
+    two = channel.read()
+    channel.write(late, replace=True)
+    assert counted(channel) == (2, two.percent, two.tables)
+    channel.keep(place.pool, run.run_id, replace=True)
+    assert channel.read().steps == 3
+
+    total = 3
+    for result in results:
+        for _ in range(2):
+            channel.publish(place.pool, result)
+        total += 1
+    channel.write(late, replace=True)
+    assert counted(channel)[:2] == (total, 100.0)
+
+
+def test_a_resumed_run_goes_on_from_the_same_numbers(
+    channel: Channel, place: Workplace, run: Run
+) -> None:
+    channel.keep(place.pool, run.run_id)
+    results = steps(place, run)
+    for _ in range(5):
+        channel.publish(place.pool, next(results))
+    before = channel.read()
+    with ledger.transaction(place.pool) as cursor:
+        ledger.end_run(cursor, run.run_id, RunState.FAILED, "the disk is full", "make space")
+    channel.keep(place.pool, run.run_id, replace=True)
+    assert channel.read().errors == ("the disk is full",)
+    resumed = runs.resume(place.pool, run.run_id)
+    channel.keep(place.pool, run.run_id, replace=True)
+    now = channel.read()
+    assert (now.state, now.errors, now.eta_seconds is None) == ("running", (), False)
+    assert counted(channel) == (before.steps, before.percent, before.tables)
+    for result in steps(place, resumed):
+        channel.publish(place.pool, result)
+    assert counted(channel)[1] == 100.0
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_rate_is_right_after_redis_lost_its_hash(
+    channel: Channel, place: Workplace, run: Run, redis_url: str, ended: bool
+) -> None:
+    """A run that began 100 s ago, however little of that time Redis has known of it."""
+    for _ in islice(steps(place, run), None if ended else 3):
+        pass
+    with ledger.transaction(place.pool) as cursor:
+        cursor.execute("UPDATE kg_migration.runs SET planned_at = planned_at - interval '100 s'")
+    for _ in range(2):
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        channel.keep(place.pool, run.run_id)
+        now = channel.read(run.run_id)
+        rows = sum(done for done, _ in now.tables.values())
+        assert now.has_ended == ended
+        assert rows / 110 < now.rows_per_second <= rows / 100
+        assert (
+            now.eta_seconds is None
+            or 100 < now.eta_seconds * now.percent / (100 - now.percent) < 110
+        )
+        if ended:  # What it took doesn't grow with the time since.
+            with ledger.transaction(place.pool) as cursor:
+                cursor.execute(
+                    "UPDATE kg_migration.runs SET planned_at = planned_at - interval '1 day',"
+                    " finished_at = finished_at - interval '1 day'"
+                )
+
+
+def test_the_ledger_is_read_only_where_the_hash_is_missing(
+    channel: Channel, place: Workplace, run: Run, redis_url: str
+) -> None:
+    channel.keep(place.pool, run.run_id)
+    place.pool.close()
+    for _ in range(3):
+        channel.rebuild(place.pool, run.run_id)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with pytest.raises(KGError, match="closed"):
+        channel.rebuild(place.pool, run.run_id)
+
+
+def counted(channel: Channel) -> tuple[int, float, Mapping[str, tuple[int, int]]]:
+    now = channel.read()
+    return now.steps, now.percent, now.tables
 
 
 def test_without_redis_steps_go_on(

@@ -10,19 +10,18 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import Json, execute_values
 
 from kgcore.errors import RunNotFoundError, TargetBusyError, TargetError
+from kgcore.migration.ledger.described import described
 from kgcore.migration.ledger.install import is_current, is_installed
 from kgcore.migration.ledger.lease import terminate_holders
 from kgcore.migration.model import (
     IN_PROGRESS,
     NewStep,
     Options,
-    PlannedTable,
     Run,
     RunState,
     SourceSnapshot,
     Stage,
 )
-from kgcore.model import NotCarriedOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +134,20 @@ def find_run(cursor: Cursor, run_id: str) -> Run | None:
         return None
     cursor.execute(
         "SELECT r.state, r.epoch, r.target_schema, r.staging_schema, r.archive_schema, r.options,"
-        " s.original_path, s.snapshot_path, s.sha256, s.bytes, s.tables, r.protocol, r.error,"
-        # An older ledger has no such columns, and is still to be read.
-        " r.hint, to_jsonb(s)->>'address', coalesce(to_jsonb(s)->'not_carried_over', '[]')"
-        " FROM kg_migration.runs r JOIN kg_migration.sources s USING (run_id)"
+        " s.original_path, s.snapshot_path, s.sha256, s.bytes, s.source_id, r.protocol, r.error,"
+        # In an older ledger, which has no such column and is still to be read, the name means the
+        # NULL outside.
+        " r.hint, (SELECT address FROM kg_migration.sources one WHERE one.source_id = s.source_id)"
+        " FROM kg_migration.runs r JOIN (SELECT run_id, source_id, original_path, snapshot_path,"
+        " sha256, bytes FROM kg_migration.sources) s USING (run_id)"
+        " CROSS JOIN (SELECT NULL::text AS address) older"
         " WHERE run_id = %s",
         (run_id,),
     )
     row = cursor.fetchone()
     if row is None:
         return None
-    planned = [PlannedTable.from_json(stored) for stored in row[10]]
+    source = described(cursor, row[10], row[8], run_id)
     return Run(
         run_id=run_id,
         state=RunState(row[0]),
@@ -155,11 +157,11 @@ def find_run(cursor: Cursor, run_id: str) -> Run | None:
         archive=row[4],
         options=Options.from_json(row[5]),
         source=SourceSnapshot(Path(row[6]), Path(row[7]), row[8], row[9], row[14]),
-        tables={item.table.name: item for item in planned},
+        tables=source.tables,
         protocol=row[11],
         error=row[12],
         hint=row[13],
-        not_carried_over=tuple(NotCarriedOver(**note) for note in row[15]),
+        not_carried_over=source.not_carried_over,
     )
 
 

@@ -99,6 +99,21 @@ def stage_seconds(cursor: Cursor, run_id: str) -> dict[str, float]:
     }
 
 
+def run_seconds(cursor: Cursor, run_id: str) -> tuple[float, float | None]:
+    """Return how long ago the run was planned, and how long it took from there to its end.
+
+    The second is None while the run is in progress. Both are differences of PostgreSQL's clock.
+    """
+    cursor.execute(
+        "SELECT extract(epoch FROM clock_timestamp() - planned_at),"
+        " extract(epoch FROM finished_at - planned_at)"
+        " FROM kg_migration.runs WHERE run_id = %s",
+        (run_id,),
+    )
+    age, took = cursor.fetchone() or (0.0, None)
+    return float(age), None if took is None else float(took)
+
+
 def worker_totals(cursor: Cursor, run_id: str) -> dict[str, WorkerTotals]:
     """Return rows loaded or rejected, and steps done, by worker."""
     cursor.execute(
