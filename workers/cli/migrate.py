@@ -30,6 +30,8 @@ from workers.coordinator import Coordinator, Watcher
 from workers.progress import Progress
 
 # Celery and pyarrow take a second or two to import.
+# A worker on a busy machine may need more than one question.
+_ANSWER_SECONDS = 3.0
 _WORKER_START_SECONDS = 30.0
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -287,7 +289,7 @@ def _workers(stack: ExitStack, number: int, target: str) -> tuple[str, ...]:
     """Start local workers; return who will read the source, before anything is touched."""
     if number:
         stack.enter_context(local_workers(number))
-    deadline = time.monotonic() + (_WORKER_START_SECONDS if number else 0)
+    deadline = time.monotonic() + (_WORKER_START_SECONDS if number else _ANSWER_SECONDS)
     while len(useful := fitting(found := announcements(), target)) < max(number, 1):
         if time.monotonic() >= deadline:
             if found:
