@@ -1,4 +1,6 @@
-"""The order of the stages, and how one step of each is done. No other file knows either.
+"""The order of the stages, and how a step is claimed, done once and recorded.
+
+No other file knows either; how the work of each stage is done stands in ``work``.
 
 ::
 
@@ -16,14 +18,12 @@ ledger and the tables agree.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
-from psycopg2.sql import Identifier
 
 from kgcore.errors import (
     FetchError,
@@ -31,17 +31,15 @@ from kgcore.errors import (
     MismatchError,
     PoolTimeoutError,
     RejectsError,
-    SourceError,
     StepFencedError,
     TargetUnreachableError,
 )
-from kgcore.migration import lanes, ledger, related
+from kgcore.migration import ledger
 from kgcore.migration.model import (
     PROTOCOL,
     NewStep,
     Outcome,
     PlannedTable,
-    Refusal,
     Run,
     RunState,
     Stage,
@@ -49,9 +47,8 @@ from kgcore.migration.model import (
     StepRef,
 )
 from kgcore.migration.repairs import PLACEHOLDER_ENTITIES, choose
-from kgcore.migration.stages import cutover, extract, finish, verify
+from kgcore.migration.work import READERS, WORK
 from kgcore.migration.workplace import Workplace
-from kgcore.schema import catalog
 from kgcore.schema.postgres import all_indexes
 
 _log = logging.getLogger(__name__)
@@ -217,7 +214,7 @@ def _do(place: Workplace, cursor: Cursor, run: Run, step: Step, ref: StepRef) ->
         # Work and ledger row are one transaction: a crash loses both or neither, and the
         # run goes on from what is there. Waiting for the disk 70 times took 0.3 s.
         cursor.execute("SET LOCAL synchronous_commit = off")
-    outcome = _WORK[step.stage](place, cursor, run, step, ref)
+    outcome = WORK[step.stage](place, cursor, run, step, ref)
     end = RunState.DONE if step.stage is Stage.CUTOVER else None
     unlock = partial(unlocked, run.tables, repairs=run.options.repairs)
     state = ledger.close(cursor, ref, outcome, unlock, end)
@@ -269,109 +266,11 @@ def _try_claim(
         if step is None:
             spent = ledger.end_exhausted(cursor, run, ref.step_id)
             return StepResult(place.worker, step=spent, state=RunState.FAILED if spent else None)
-        needs_source = step.stage in _READERS and not anyway
+        needs_source = step.stage in READERS and not anyway
         if needs_source and not place.sources.has(run.source):
             raise _SourceAwayError(run)
     return run, step
 
-
-def _load(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
-    source = _local(place, run)
-    planned = run.tables[step.table].written
-    relation = Identifier(run.staging, step.table)
-    repairs = choose(run.options.repairs)
-    loaded = lanes.load_chunk(cursor, relation, source, planned, step.chunk, repairs)
-    _reject(cursor, place, run, step, loaded.refusals)
-    ledger.record_repairs(cursor, run.run_id, step.step_id, step.table, loaded.repaired)
-    _all_of(step, loaded.rows + len(loaded.refusals))
-    return Outcome(loaded=loaded.rows, rejected=len(loaded.refusals), lane=loaded.lane)
-
-
-def _index(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
-    planned = run.tables[step.table]
-    aside = partial(_reject, cursor, place, run, step)
-    removed = finish.build_index(cursor, run.staging, planned.table, step.index or "", aside)
-    return Outcome(loaded=-removed, rejected=removed)
-
-
-def _key(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
-    planned = run.tables[step.table]
-    aside = partial(_reject, cursor, place, run, step)
-    children = Identifier(run.staging, step.table)
-    relink = partial(
-        related.mend_key, cursor, run, step.step_id, run.staging, children, planned.table
-    )
-    removed = finish.add_keys(cursor, run.staging, planned, aside, relink)
-    return Outcome(loaded=-removed, rejected=removed)
-
-
-def _verify(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
-    source = _local(place, run)
-    planned = run.tables[step.table]
-    table, chunk = planned.table, step.chunk
-    verify.settle(cursor)
-    repaired = run.options.repairs and ledger.was_repaired(cursor, step)
-    # Repairs of other rows may have changed any that refer to them.
-    if not (repaired or (run.options.repairs and ledger.was_relinked(cursor, run.run_id))):
-        equal = lanes.equal_rows(cursor, run.staging, source, planned, chunk, run.run_id)
-        if equal is not None:
-            return Outcome(verified=equal)
-    rows = verify.SOURCE_ROWS
-    verify.create_source_rows(cursor, run.staging, table)
-    repairs = choose(run.options.repairs if repaired else ())
-    refused = lanes.read_again(cursor, rows, source, planned, chunk, repairs)
-    added, unequal = related.expect(cursor, run, rows, table, chunk)
-    found = verify.compare(cursor, run.staging, table, chunk, (run.run_id, [*refused]))
-    return Outcome(
-        verified=found.equal - added,
-        mismatched=found.mismatched + len(unequal),
-        mismatched_ids=found.examples + unequal,
-    )
-
-
-def _cutover(_place: Workplace, cursor: Cursor, run: Run, _step: Step, ref: StepRef) -> Outcome:
-    """Check the totals, then move the tables. The ends that aren't ``done`` are raised."""
-    totals = ledger.table_totals(cursor, run.run_id)
-    added = ledger.count_placeholders(cursor, run.run_id)
-    mismatched = {name: t.mismatched_rows for name, t in totals.items() if t.mismatched_rows}
-    for name, of_table in totals.items():
-        staged = catalog.count_rows(cursor, run.staging, name) - added.get(name, 0)
-        accounted = of_table.loaded_rows + of_table.rejected_rows
-        if staged != of_table.loaded_rows or accounted != of_table.source_rows:
-            mismatched.setdefault(name, abs(of_table.source_rows - staged))
-        elif of_table.verified_rows != staged:
-            mismatched.setdefault(name, abs(of_table.verified_rows - staged))
-    if mismatched:
-        named = ", ".join(f"{rows:,} of {name}" for name, rows in mismatched.items())
-        raise MismatchError(
-            f"verification found rows that differ from their source: {named}",
-            f"kg report {run.run_id} names them; nothing was cut over",
-        )
-    rejects = ledger.count_rejects(cursor, run.run_id)
-    if rejects > run.options.max_rejects:
-        raise RejectsError(
-            f"{rejects:,} rows were refused, {run.options.max_rejects:,} are allowed",
-            f"see them: kg rejects {run.run_id}; to leave them out:"
-            f" kg resume {run.run_id} --max-rejects {rejects}",
-        )
-    old = cutover.prepare(cursor, run)
-    # Cancel takes this lock, too, so the two can't cross. Taken before, it would let cancel, pause
-    # and resume wait for whoever holds the live tables.
-    ledger.require_current(cursor, ref)
-    cutover.cut_over(cursor, run, old)
-    return Outcome()
-
-
-_WORK: dict[Stage, Callable[[Workplace, Cursor, Run, Step, StepRef], Outcome]] = {
-    Stage.LOAD: _load,
-    Stage.INDEX: _index,
-    Stage.KEY: _key,
-    Stage.VERIFY: _verify,
-    Stage.CUTOVER: _cutover,
-}
-
-# Their steps read the source from start to end; index and key steps, only where rows are refused.
-_READERS = frozenset({Stage.LOAD, Stage.VERIFY})
 
 # Errors of ours after which trying again is right.
 _PASSING = (TargetUnreachableError, PoolTimeoutError, FetchError)
@@ -401,40 +300,11 @@ def _failed(place: Workplace, run: Run, step: Step, ref: StepRef, error: Excepti
         return StepResult(place.worker, step=step, state=state)
 
 
-def _reject(
-    cursor: Cursor, place: Workplace, run: Run, step: Step, refusals: Sequence[Refusal]
-) -> None:
-    if not refusals:
-        return
-    planned = run.tables[step.table].written
-    ids = [refusal.row_id for refusal in refusals]
-    accepted = choose(run.options.repairs).accepting(step.table, refusals)
-    with place.held(run) as source:
-        rows = extract.read_raw(source, planned, ids)
-        ledger.record_rejects(cursor, step.step_id, step.table, refusals, rows, accepted)
-    related.note_accepted(cursor, run, step.step_id, step.table, accepted)
-
-
-def _all_of(step: Step, rows: int) -> int:
-    if rows != step.rows:
-        raise SourceError(
-            f"{step} gave {rows:,} rows where {step.rows:,} were planned",
-            "the source snapshot was changed; cancel the run and start again",
-        )
-    return rows
-
-
 @contextmanager
 def _source_kept(place: Workplace, run: Run, step: Step) -> Iterator[None]:
     """Keep the source of a step that reads it on this machine while the block lasts."""
-    with place.held(run) if step.stage in _READERS else nullcontext():
+    with place.held(run) if step.stage in READERS else nullcontext():
         yield
-
-
-def _local(place: Workplace, run: Run) -> Path:
-    """Return the path of the source that :func:`_source_kept` keeps."""
-    with place.held(run) as path:
-        return path
 
 
 class _SourceAwayError(Exception):
