@@ -76,11 +76,14 @@ def copy_each(
     return Copied(first.rows + second.rows, first.refusals + second.refusals)
 
 
-def _copy(cursor: Cursor, relation: Identifier, table: Table, file: Any, how: str) -> int:
+def _copy(cursor: Cursor, relation: Identifier, table: Table, file: "_Pieces", how: str) -> int:
     cursor.execute("SAVEPOINT kg_copy")
     try:
         cursor.copy_expert(_statement(relation, table, how), file, _BUFFER_BYTES)
     except psycopg2.Error as error:
+        if file.fault is not None:
+            cursor.execute("ROLLBACK TO SAVEPOINT kg_copy")
+            raise file.fault from None
         if not (error.pgcode or "").startswith(_REFUSALS):
             raise
         cursor.execute("ROLLBACK TO SAVEPOINT kg_copy")
@@ -104,7 +107,12 @@ def _refusal(row_id: int, refusing: CopyRefusedError) -> Refusal:
 
 
 class _Pieces:
-    """A file of pieces for psycopg2, which reads it in others; memory is one piece."""
+    """A file of pieces for psycopg2, which reads it in others; memory is one piece.
+
+    What making a piece raises ends the COPY as an error of the server's; ``fault`` keeps it.
+    """
+
+    fault: Exception | None = None
 
     def __init__(self, pieces: Iterator[Buffer]) -> None:
         self._pieces = pieces
@@ -113,7 +121,11 @@ class _Pieces:
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes; nothing at the end."""
         while not (part := self._read(size)):
-            piece = next(self._pieces, None)
+            try:
+                piece = next(self._pieces, None)
+            except Exception as error:
+                self.fault = error
+                raise
             if piece is None:
                 return b""
             self._read = io.BytesIO(piece).read
