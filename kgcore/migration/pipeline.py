@@ -35,7 +35,7 @@ from kgcore.errors import (
     StepFencedError,
     TargetUnreachableError,
 )
-from kgcore.migration import lanes, ledger, related
+from kgcore.migration import ids, lanes, ledger, related
 from kgcore.migration.model import (
     PROTOCOL,
     NewStep,
@@ -326,6 +326,7 @@ def _cutover(_place: Workplace, cursor: Cursor, run: Run, _step: Step, ref: Step
             f"verification found rows that differ from their source: {named}",
             f"kg report {run.run_id} names them; nothing was cut over",
         )
+    ids.require_same(cursor, run)
     rejects = ledger.count_rejects(cursor, run.run_id)
     if rejects > run.options.max_rejects:
         raise RejectsError(

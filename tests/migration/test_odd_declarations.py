@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 
 from kgcore.errors import SourceError
 from kgcore.migration import runs
-from kgcore.migration.model import Options
+from kgcore.migration.local import run_here
+from kgcore.migration.model import Options, RunState
+from kgcore.migration.reports import read_report
 from kgcore.migration.stages import extract
 from kgcore.migration.stages.plan import plan
+from kgcore.migration.workplace import Workplace
 from tests.migration.any_comparer import differences as any_differences
 from tests.migration.comparer import differences
 from tests.migration.conftest import Migrate
@@ -65,6 +69,23 @@ def test_ids_are_kept_where_they_are_no_row_ids(
     report = migrate(path, chunk_rows=2)
     assert report.is_done, report.errors
     assert differences(path, postgres.connect()) == []
+
+
+def test_other_ids_than_the_source_s_are_never_cut_over(
+    place: Workplace, postgres: Database, tmp_path: Path
+) -> None:
+    """Whatever lanes and verification agree on: here the plan says that it was otherwise."""
+    path = write_graph(tmp_path / "graph.db", entities=[entity(row_id) for row_id in IDS])
+    prepared = runs.prepare(path, place.data_dir, Options())
+    first, *others = prepared.tables
+    assert first.id_sum is not None
+    other = replace(first, id_sum=first.id_sum + 1)
+    run = runs.start(place.pool, replace(prepared, tables=(other, *others)), Options())
+    run_here(place, run, 1)
+    report = read_report(place.pool, run.run_id)
+    assert report.run.state is RunState.MISMATCH
+    assert "the ids of entities" in str(report.errors)
+    assert postgres.rows("SELECT to_regclass('entities')") == [(None,)]
 
 
 @pytest.mark.parametrize(

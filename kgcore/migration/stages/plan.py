@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kgcore.errors import SourceError
+from kgcore.migration import ids
 from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable
 from kgcore.model import Kind, NotCarriedOver, Table
 from kgcore.schema import TABLES, quoted
@@ -106,7 +107,9 @@ def _planned(
             f"leave it behind knowingly with --exclude {origin.table}",
         ) from None
     last_key = _last_key(connection, origin, rows) if table.key.kind is Kind.KEY else 0
-    return PlannedTable(table, rows, last_key, found, origin)
+    known = origin.table and not origin.order
+    id_sum = ids.sum_of_source(connection, origin.table, origin.reads[0]) if known else None
+    return PlannedTable(table, rows, last_key, found, origin, id_sum)
 
 
 def _seeks(
