@@ -474,7 +474,9 @@ def test_deep_json_is_left_to_the_server(
     report = migrate(write_graph(tmp_path / "graph.db", entities=rows), max_rejects=1)
     assert report.is_done, report.errors
     assert report.tables["entities"].rejected_rows == 1
-    assert postgres.rows("SELECT row_id, sqlstate FROM kg_migration.rejects") == [(21, "54001")]
+    assert postgres.rows("SELECT row_id, column_name, sqlstate FROM kg_migration.rejects") == [
+        (21, "metadata", "54001")
+    ]
 
 
 def test_rows_are_read_in_batches_and_undecodable_text_is_marked(tmp_path: Path) -> None:

@@ -121,6 +121,31 @@ def test_ids_that_tell_no_rows_apart_are_refused_by_name(
     assert list((tmp_path / "data" / "sources").iterdir()) == []
 
 
+def test_what_the_graph_s_own_columns_do_not_take_over_is_listed(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "graph.db", snapshots=[snapshot(1)])
+    redeclare(
+        path,
+        "file_snapshots",
+        "id INTEGER PRIMARY KEY NOT NULL, file_path VARCHAR(255) NOT NULL DEFAULT 'none',"
+        " mission_id TEXT NOT NULL, size_bytes INTEGER DEFAULT (1 + random()),"
+        " lines_of_code INTEGER DEFAULT NULL, hash TEXT,"
+        " created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),"
+        " metadata TEXT NOT NULL DEFAULT '{}'",
+    )
+    notes = runs.prepare(path, tmp_path / "data", Options()).not_carried_over
+    assert {(note.table, note.object, note.ddl) for note in notes} == {
+        ("file_snapshots", "default", "file_path VARCHAR(255) DEFAULT 'none'"),
+        ("file_snapshots", "not null", "mission_id TEXT NOT NULL"),
+        ("file_snapshots", "default", "size_bytes INTEGER DEFAULT 1 + random()"),
+        ("file_snapshots", "not null", "metadata TEXT NOT NULL"),
+        ("file_snapshots", "default", "metadata TEXT DEFAULT '{}'"),
+    }
+    assert {note.why for note in notes} == {
+        "the graph's own column may be NULL",
+        "the graph's own column has DEFAULT NULL",
+    }
+
+
 def test_names_that_differ_in_the_case_of_other_letters_than_ascii(
     migrate: Migrate, postgres: Database, tmp_path: Path
 ) -> None:

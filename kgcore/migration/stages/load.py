@@ -1,6 +1,7 @@
 """Load: COPY into a bare table, inside the caller's transaction."""
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from kgcore.model import Table
 
 # SQLSTATE classes by which the server refuses a value: data, integrity, program limits.
 _REFUSALS = ("22", "23", "54")
+_OF_COPY = re.compile(r"^COPY .*?, line \d+, column (.*)", re.MULTILINE | re.DOTALL)
 # What libpq is handed at a time. psycopg2's default of 8 KiB costs a call for each.
 _BUFFER_BYTES = 1 << 20
 
@@ -62,7 +64,7 @@ def copy_each(
         return Copied(copy_text(cursor, relation, table, iter((stream,))))
     except CopyRefusedError as refusing:
         if len(lines) == 1:
-            return Copied(0, (_refusal(ids[0], refusing),))
+            return Copied(0, (_refusal(table, ids[0], refusing),))
     middle = len(lines) // 2
     first = copy_each(cursor, relation, table, ids[:middle], lines[:middle])
     second = copy_each(cursor, relation, table, ids[middle:], lines[middle:])
@@ -90,10 +92,21 @@ def _statement(relation: Identifier, table: Table, how: str) -> Composed:
     )
 
 
-def _refusal(row_id: int, refusing: CopyRefusedError) -> Refusal:
-    error = refusing.args[0]
-    reason = error.diag.message_primary or str(error)
-    return Refusal(row_id, error.diag.column_name, reason, error.pgcode)
+def _refusal(table: Table, row_id: int, refusing: CopyRefusedError) -> Refusal:
+    diag = refusing.args[0].diag
+    reason = diag.message_primary or str(refusing)
+    column = diag.column_name or _column_in(table, diag.context or "")
+    return Refusal(row_id, column, reason, diag.sqlstate)
+
+
+def _column_in(table: Table, context: str) -> str | None:
+    """Return the column that COPY was about to fill, which is in the error's context alone.
+
+    None where the server speaks another language.
+    """
+    found = _OF_COPY.search(context)
+    named = (name for name in table.column_names if found and found[1].startswith(f"{name}: "))
+    return max(named, key=len, default=None)
 
 
 class _Lines:

@@ -98,7 +98,9 @@ def draft(
         if mine is None:
             kind, why = decide(promise[column.name], seen.evidence[column.name])
             mine, more = _column(source, column, Column(targets[column.name], kind), why)
-            notes += [replace(note, table=name) for note in more]
+        else:
+            more = _differences(column, mine)
+        notes += [replace(note, table=name) for note in more]
         columns[sql.fold_ascii(column.name)] = mine
     own = frozenset(
         columns[column].name
@@ -181,6 +183,25 @@ def _column(
             notes.append(NotCarriedOver(None, "default", text, str(reason)))
     not_null = column.not_null or (source.row_id is None and column.key > 0)
     return replace(mine, nullable=not not_null, default=value), notes
+
+
+def _differences(column: SourceColumn, mine: Column) -> list[NotCarriedOver]:
+    """Say what the file declares of a column of the graph that the graph's description does not."""
+    notes = []
+    written = f"{column.name} {column.declared}".strip()
+    if column.not_null and mine.nullable:
+        why = "the graph's own column may be NULL"
+        notes.append(NotCarriedOver(None, "not null", f"{written} NOT NULL", why))
+    if column.default is not None:
+        try:
+            value = default(column.default, mine.kind)
+        except UntranslatableError:
+            value = ""
+        if value not in {mine.default, "NULL"}:
+            why = f"the graph's own column has DEFAULT {mine.default or 'NULL'}"
+            text = f"{written} DEFAULT {column.default}"
+            notes.append(NotCarriedOver(None, "default", text, why))
+    return notes
 
 
 def _generated(column: Column, expression: str, scope: Scope) -> Column:
