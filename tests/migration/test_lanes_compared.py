@@ -94,17 +94,20 @@ def files(draw: st.DrawFn) -> Drawn:
     described = draw(st.sampled_from([*TABLES, None, None, None]))
     if described is None:
         name, columns = "t", [f"c{number}" for number in range(draw(st.integers(1, 4)))]
-        kinds = [draw(st.sampled_from(list(ORDINARY))) for _ in columns]
+        cells = [draw(st.sampled_from(list(ORDINARY.values()))) for _ in columns]
+        cells = [cell | st.none() for cell in cells]
     else:
         name, columns = described.name, list(described.column_names[1:])
-        kinds = [column.kind for column in described.columns[1:]]
-    # Few columns of a row are odd: or the fast lane would never be asked about the others.
-    odd = [draw(st.sampled_from([0, 0, 0, 1])) for _ in columns]
-    cells = [
-        st.one_of([ORDINARY[kind]] * 4 + [st.none()] + [ODD] * often)
-        for kind, often in zip(kinds, odd, strict=True)
-    ]
-    listed = ", ".join(f"{column} {draw(DECLARED)}" for column in columns)
+        cells = [
+            ORDINARY[column.kind] | st.none() if column.nullable else ORDINARY[column.kind]
+            for column in described.columns[1:]
+        ]
+    # One column is odd, and that seldom: or the fast lane would store next to nothing.
+    odd = draw(st.sampled_from([None, *range(len(cells))]))
+    if odd is not None:
+        cells[odd] = st.one_of(*[cells[odd]] * 5, ODD)
+    some = draw(st.sampled_from([st.just(""), DECLARED]))
+    listed = ", ".join(f"{column} {draw(some)}" for column in columns)
     form = draw(st.sampled_from(["key", "no key", "without rowid"]))
     rows = draw(st.lists(st.tuples(IDS, *cells), max_size=12, unique_by=lambda row: row[0]))
     without_id = described is None and form == "no key"

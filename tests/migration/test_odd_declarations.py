@@ -121,6 +121,44 @@ def test_ids_that_tell_no_rows_apart_are_refused_by_name(
     assert list((tmp_path / "data" / "sources").iterdir()) == []
 
 
+def test_a_missing_column_arrives_as_null_only_if_asked(
+    migrate: Migrate, postgres: Database, tmp_path: Path
+) -> None:
+    path = write_graph(
+        tmp_path / "graph.db",
+        missions=[mission(row_id) for row_id in range(1, 8)],
+        more="ALTER TABLE mission_history DROP COLUMN cost_usd;"
+        "ALTER TABLE mission_history DROP COLUMN metadata",
+    )
+    with pytest.raises(SourceError, match="no column cost_usd") as refused:
+        migrate(path)
+    assert "--allow-missing" in refused.value.hint
+    report = migrate(path, allow_missing=True, chunk_rows=3)
+    assert report.is_done, report.errors
+    assert postgres.rows(
+        "SELECT count(*), count(cost_usd), count(metadata), sum(duration_seconds) FROM"
+        " mission_history"
+    ) == [(7, 0, 0, 17.5)]
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("CREATE VIEW file_snapshots AS SELECT * FROM before", "is a view"),
+        ("CREATE VIRTUAL TABLE file_snapshots USING fts5(file_path)", "is a virtual table"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_table_is_refused_before_anything(
+    migrate: Migrate, postgres: Database, tmp_path: Path, script: str, message: str
+) -> None:
+    more = f"ALTER TABLE file_snapshots RENAME TO before; {script}"
+    path = write_graph(tmp_path / "graph.db", snapshots=[snapshot(1)], more=more)
+    before = postgres.rows("SELECT oid, relname FROM pg_class ORDER BY 1")
+    with pytest.raises(SourceError, match=f"file_snapshots {message}"):
+        migrate(path, allow_missing=True)
+    assert postgres.rows("SELECT oid, relname FROM pg_class ORDER BY 1") == before
+
+
 def test_what_the_graph_s_own_columns_do_not_take_over_is_listed(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "graph.db", snapshots=[snapshot(1)])
     redeclare(
