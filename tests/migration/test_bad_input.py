@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from kgcore.backends import PostgreSQLBackend
-from kgcore.errors import SourceError, TargetError
-from kgcore.migration import runs
-from kgcore.migration.model import InvalidText, Options, RunState
+from kgcore.errors import SourceError
+from kgcore.migration.model import InvalidText
 from kgcore.migration.stages.freeze import freeze
 from tests.migration.conftest import Migrate
 from tests.migration.graphs import entity, mission, small_graph, snapshot, write_graph
@@ -38,10 +36,12 @@ def outcome(
         cursor.execute(f'SELECT id, "{column}"::text FROM {table} ORDER BY id')
         stored = dict(cursor.fetchall())
         cursor.execute(
-            "SELECT row_id, sqlstate FROM kg_migration.rejects WHERE run_id = %s",
+            "SELECT row_id, sqlstate, column_name FROM kg_migration.rejects WHERE run_id = %s",
             (report.run.run_id,),
         )
-        refused = dict(cursor.fetchall())
+        rejects = cursor.fetchall()
+        assert {name for _, _, name in rejects} <= {column}
+        refused = {row_id: state for row_id, state, _ in rejects}
         cursor.execute(
             "SELECT lane FROM kg_migration.steps WHERE run_id = %s AND stage = 'load'",
             (report.run.run_id,),
@@ -374,78 +374,3 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
         for path, mode in modes.items():
             path.chmod(mode)
-
-
-@contextmanager
-def role(postgres: Database, *statements: str) -> Iterator[PostgreSQLBackend]:
-    """A backend of an ordinary role of its own; ``{role}`` in the statements is its name."""
-    name = f"ordinary_{postgres.database}"
-    postgres.rows(f"CREATE ROLE {name} LOGIN PASSWORD 'of-the-role'")
-    try:
-        for statement in statements:
-            postgres.rows(statement.format(role=name, database=f'"{postgres.database}"'))
-        parameters = postgres.parameters | {"user": name, "password": "of-the-role"}
-        with PostgreSQLBackend(**parameters, pool_size=1, max_overflow=3) as backend:
-            yield backend
-    finally:
-        postgres.rows(f"DROP OWNED BY {name} CASCADE")
-        postgres.rows(f"DROP ROLE {name}")
-
-
-MAY_CREATE = (
-    "GRANT CREATE, TEMPORARY ON DATABASE {database} TO {role}",
-    "GRANT CREATE, USAGE ON SCHEMA public TO {role}",
-)
-
-
-@pytest.mark.parametrize(
-    ("statements", "message", "mend"),
-    [
-        ((), "may not create schemas", "GRANT CREATE, TEMPORARY ON DATABASE"),
-        (MAY_CREATE[:1], "may not create tables in schema public", "GRANT CREATE, USAGE ON SCHEMA"),
-        (
-            (*MAY_CREATE, "ALTER ROLE {role} SET default_transaction_read_only = on"),
-            "transactions are read-only",
-            "default_transaction_read_only = off",
-        ),
-        (
-            (*MAY_CREATE, "CREATE TABLE entities (id bigint); GRANT SELECT ON entities TO {role}"),
-            "only an owner may move it",
-            "GRANT",
-        ),
-        (
-            (*MAY_CREATE, "ALTER ROLE {role} SET search_path = nowhere"),
-            "no schema of the search_path exists",
-            "CREATE SCHEMA",
-        ),
-    ],
-)
-def test_a_target_that_can_t_be_used_is_refused_before_anything(
-    postgres: Database, statements: tuple[str, ...], message: str, mend: str
-) -> None:
-    with role(postgres, *statements) as backend:
-        before = postgres.rows("SELECT oid, relname FROM pg_class ORDER BY 1")
-        with pytest.raises(TargetError, match=message) as caught:
-            runs.check_target(backend.pool, Options())
-        assert mend in caught.value.hint
-        assert postgres.rows("SELECT oid, relname FROM pg_class ORDER BY 1") == before
-
-
-def test_an_ordinary_role_with_those_rights_is_enough(postgres: Database, tmp_path: Path) -> None:
-    with role(postgres, *MAY_CREATE) as backend:
-        assert runs.check_target(backend.pool, Options()) == "public"
-
-
-def test_tables_of_another_shape(
-    migrate: Migrate, postgres: Database, backend: PostgreSQLBackend, tmp_path: Path
-) -> None:
-    source = small_graph(tmp_path / "graph.db")
-    postgres.rows("CREATE TABLE entities (id bigint PRIMARY KEY, name integer)")
-    with pytest.raises(TargetError, match="exists, empty, but in another shape") as caught:
-        migrate(source)
-    assert "DROP TABLE public.entities" in caught.value.hint
-    postgres.rows("DROP TABLE entities; CREATE VIEW entities AS SELECT 1 AS id")
-    with pytest.raises(TargetError, match="is not a plain table"):
-        migrate(source)
-    postgres.rows("DROP VIEW entities")
-    assert migrate(source).run.state is RunState.DONE

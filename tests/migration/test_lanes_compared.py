@@ -11,6 +11,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -66,7 +67,6 @@ class Drawn:
 
     def write(self, path: Path) -> Path:
         """Write the file; what is not UTF-8 comes into a TEXT value by a cast alone."""
-        path.unlink(missing_ok=True)
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(self.statement)
@@ -158,7 +158,7 @@ def wanted(kind: Kind, value: Any) -> Any:
 def test_what_either_lane_stores_is_what_the_file_holds(
     backend: PostgreSQLBackend, tmp_path: Path, drawn: Drawn
 ) -> None:
-    path = drawn.write(tmp_path / "any.db")
+    path = drawn.write(tmp_path / f"{uuid4().hex}.db")  # Source snapshots are never the same path.
     with closing(extract.open_snapshot(path)) as connection:
         options = Options(only=(drawn.name,), chunk_rows=drawn.chunk_rows)
         (planned,) = plan(connection, 1, options).tables
