@@ -141,14 +141,17 @@ def read_rows(
         connection.text_factory = bytes
     try:
         while True:
-            part = _part(planned, chunk, lower)
-            batch = _fetch(connection, f"{_select(planned, part)} LIMIT {BATCH_ROWS}")
-            if batch:
-                yield batch
-            if len(batch) < BATCH_ROWS:
-                return
-            lower = batch[-1][0] + 1
-            if lower == chunk.upper or lower > 2**63 - 1:
+            rows = connection.execute(_select(planned, replace(chunk, lower=lower)))
+            try:
+                while batch := rows.fetchmany(BATCH_ROWS):
+                    yield batch
+                    lower = batch[-1][0] + 1
+            except sqlite3.OperationalError as error:
+                if "UTF-8" not in str(error):
+                    raise
+                # Only what is left, because decoding by Python itself takes longer.
+                connection.text_factory = _decoded
+            else:
                 return
     finally:
         connection.close()
@@ -171,14 +174,6 @@ def read_raw(path: Path, planned: PlannedTable, ids: Sequence[int]) -> Iterator[
 def typed(raw: RawRow) -> Row:
     """Return a row whole as the careful lane reads it."""
     return tuple(map(_typed, raw.storage, raw.values))
-
-
-def _part(planned: PlannedTable, chunk: Chunk, lower: int) -> Chunk:
-    """Return where the next batch is looked for; places, unlike ids, have no gaps."""
-    upper = chunk.upper
-    if planned.source.order:
-        upper = lower + BATCH_ROWS if upper is None else min(lower + BATCH_ROWS, upper)
-    return Chunk(chunk.table, lower, upper, BATCH_ROWS)
 
 
 def _queries_of(planned: PlannedTable, ids: Sequence[int]) -> Iterator[str]:
@@ -233,19 +228,6 @@ def _named_reads(planned: PlannedTable) -> list[str]:
         f"{read} AS {quoted(name)}"
         for read, name in zip(planned.source.reads, planned.table.column_names, strict=True)
     ]
-
-
-def _fetch(connection: sqlite3.Connection, query: str) -> list[Row]:
-    try:
-        return connection.execute(query).fetchall()
-    except sqlite3.OperationalError as error:
-        if "UTF-8" not in str(error):
-            raise
-    connection.text_factory = _decoded
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.text_factory = str
 
 
 def _decoded(raw: bytes) -> str | InvalidText:
