@@ -158,7 +158,7 @@ def dry_run(prepared: Prepared, chosen: Repairs = _NO_REPAIRS) -> DryRun:
             if PLACEHOLDER_ENTITIES not in chosen or not refers_to_entities(key):
                 _merge(found, orphans)
         for row_id, refusal in found.items():
-            saving[name].setdefault(row_id, for_key(name, refusal))
+            saving[name].setdefault(row_id, for_key(planned.table, refusal))
         refused[name] = found
     tables = {
         item.table.name: PredictedTable(

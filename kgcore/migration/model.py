@@ -151,7 +151,8 @@ class PlannedTable:
     """A table as it is carried over: the graph's description plus what only this file has.
 
     ``last_key`` is the highest id the source ever gave out (AUTOINCREMENT never reuses one).
-    ``origin`` is None where the file has the table under the same names.
+    ``origin`` is None where the file has the table under the same names, ``id_sum`` where the
+    rows have no ids in the file.
     """
 
     table: Table
@@ -159,6 +160,7 @@ class PlannedTable:
     last_key: int
     chunks: tuple[Chunk, ...] = ()
     origin: Origin | None = None
+    id_sum: int | None = None
 
     @property
     def source(self) -> Origin:
@@ -201,7 +203,8 @@ class PlannedTable:
         if origin is not None:
             seeks = tuple((place, key) for place, key in origin["seeks"])
             origin = Origin(**_tuples(origin) | {"seeks": seeks})
-        return cls(table, stored["rows"], stored["last_key"], origin=origin)
+        id_sum = stored.get("id_sum")
+        return cls(table, stored["rows"], stored["last_key"], origin=origin, id_sum=id_sum)
 
 
 def _foreign_key(plain: Mapping[str, Any]) -> ForeignKey:

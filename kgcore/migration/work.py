@@ -12,7 +12,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import Identifier
 
 from kgcore.errors import MismatchError, RejectsError, SourceError
-from kgcore.migration import lanes, ledger, related
+from kgcore.migration import ids, lanes, ledger, related
 from kgcore.migration.model import Outcome, Refusal, Run, Stage, Step, StepRef
 from kgcore.migration.repairs import choose
 from kgcore.migration.stages import cutover, extract, finish, verify
@@ -92,6 +92,7 @@ def _cutover(_place: Workplace, cursor: Cursor, run: Run, _step: Step, ref: Step
             f"verification found rows that differ from their source: {named}",
             f"kg report {run.run_id} names them; nothing was cut over",
         )
+    ids.require_same(cursor, run)
     rejects = ledger.count_rejects(cursor, run.run_id)
     if rejects > run.options.max_rejects:
         raise RejectsError(

@@ -372,49 +372,6 @@ def original(value: Any) -> bytes | None:
     return value.encode() if isinstance(value, str) else bytes(value)
 
 
-@settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(rows=ANY_ROWS)
-def test_each_lane_by_itself_stores_the_same(
-    backend: PostgreSQLBackend, tmp_path: Path, rows: list[tuple[Any, ...]]
-) -> None:
-    """Each row is a chunk of its own, so that the fast lane is asked about every single one."""
-    path = write_anything(tmp_path / "any.db", rows)
-    for table in TABLES:
-        planned = PlannedTable(table, len(rows), 0)
-        fast, slow = Identifier("fast", table.name), Identifier("slow", table.name)
-        with ledger.transaction(backend.pool) as cursor:
-            for schema in ("fast", "slow"):
-                cursor.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")
-                cursor.execute(ddl.create_table(schema, table))
-            quick = set()
-            for row_id in range(1, len(rows) + 1):
-                chunk = Chunk(table.name, row_id, row_id + 1, 1)
-                try:
-                    quick.add((row_id, lanes.fast(cursor, fast, path, planned, chunk).rows))
-                except lanes.RefusedByFastLaneError:
-                    continue
-            chunk = Chunk(table.name, 1, None, len(rows))
-            careful = lanes.careful(cursor, slow, path, planned, chunk, Repairs())
-            cursor.execute(SQL("SELECT id FROM {}").format(slow))
-            accepted = {row_id for (row_id,) in cursor.fetchall()}
-            refused = {refusal.row_id for refusal in careful.refusals}
-            assert accepted | refused == set(range(1, len(rows) + 1))
-            assert not accepted & refused
-            assert {row_id for row_id, _ in quick} <= accepted
-            cursor.execute(
-                SQL("SELECT f.id FROM {} f JOIN {} s USING (id) WHERE NOT f *= s").format(
-                    fast, slow
-                )
-            )
-            assert cursor.fetchall() == []
-            cursor.execute(SQL("SELECT count(*) FROM {}").format(fast))
-            assert cursor.fetchone() == (len(quick),)
-
-
 @pytest.mark.parametrize("column", ["name", "metadata"])
 def test_a_real_among_text_is_for_the_careful_lane(
     migrate: Migrate, postgres: Database, tmp_path: Path, column: str
@@ -474,7 +431,9 @@ def test_deep_json_is_left_to_the_server(
     report = migrate(write_graph(tmp_path / "graph.db", entities=rows), max_rejects=1)
     assert report.is_done, report.errors
     assert report.tables["entities"].rejected_rows == 1
-    assert postgres.rows("SELECT row_id, sqlstate FROM kg_migration.rejects") == [(21, "54001")]
+    assert postgres.rows("SELECT row_id, column_name, sqlstate FROM kg_migration.rejects") == [
+        (21, "metadata", "54001")
+    ]
 
 
 def test_rows_are_read_in_batches_and_undecodable_text_is_marked(tmp_path: Path) -> None:

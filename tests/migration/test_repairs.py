@@ -255,6 +255,27 @@ def test_without_repairs_each_is_a_reject_and_the_dry_run_proposes_them(
     assert chosen.to_json()["repairs"] == []
 
 
+def test_placeholders_are_proposed_where_entities_are_missing_alone(tmp_path: Path) -> None:
+    path = write_graph(
+        tmp_path / "graph.db",
+        entities=[entity(1)],
+        relationships=[relationship(1, 1, 77)],
+        more="""
+            CREATE TABLE shelves (id INTEGER PRIMARY KEY);
+            CREATE TABLE books (shelf INTEGER REFERENCES shelves,
+                                entity INTEGER REFERENCES entities);
+            INSERT INTO books VALUES (5, NULL), (NULL, 78), (NULL, 1);
+        """,
+    )
+    found = dry_run(runs.prepare(path, tmp_path / "data", Options()))
+    assert {(item.table, item.repair, item.rows) for item in found.proposals} == {
+        ("relationships", "placeholder-entities", 1),
+        ("relationships", "drop-dangling", 1),
+        ("books", "placeholder-entities", 1),
+        ("books", "drop-dangling", 2),
+    }
+
+
 def test_dangling_relationships_dropped_don_t_count(
     migrate: Migrate, postgres: Database, tmp_path: Path
 ) -> None:

@@ -22,7 +22,9 @@ def test_rejects_are_listed_mended_and_tried_again(
         ],
         relationships=[relationship(1, 1, 2), relationship(2, 1, 77)],
         more="INSERT INTO entities VALUES (121, 'file', CAST(x'61ff' AS TEXT), NULL,"
-        " '2026-01-01', '2026-01-01')",
+        " '2026-01-01', '2026-01-01');"
+        "UPDATE entities SET name = '' WHERE id = 60; UPDATE entities SET name = '\\x61ff'"
+        " WHERE id = 61",
     )
     with kg.workers(1):
         stopped = kg("migrate", source, "--json")
@@ -40,7 +42,13 @@ def test_rejects_are_listed_mended_and_tried_again(
             (item["table"], str(item["id"])) for item in as_json
         ]
         assert rows[60]["row.name"] == 'a "b",\nc'
-        assert rows[61]["row.name"] == "\\x61ff"
+        assert [(rows[n]["row.name"], rows[n]["type.name"]) for n in (0, 1, 61)] == [
+            ("", "text"),
+            ("\\x61ff", "text"),
+            ("\\x61ff", "text in hex"),
+        ]
+        assert (rows[61]["row.metadata"], rows[61]["type.metadata"]) == ("", "null")
+        assert rows[61]["type.id"] == "integer"
         assert rows[62]["row.to_id"] == "77"
         assert kg("rejects", run, "--repair", "all").code == 2
         assert kg("rejects", run, "--retry", "--repair", "nonsense").code == 2

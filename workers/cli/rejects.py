@@ -24,6 +24,8 @@ from workers.cli.output import STATE, notice, out, print_json, show_table
 _SHOWN = 50
 _TITLES = ("table", "id", "column", "reason", "sqlstate", "repair")
 _STILL_REFUSED = 3
+# The type of a text that is not UTF-8.
+_TEXT_IN_HEX = "text in hex"
 
 
 def register(app: typer.Typer) -> None:
@@ -151,10 +153,11 @@ def _fields(reject: Reject) -> dict[str, Any]:
 
 def _print_csv(run: Run, table: str | None, found: Iterator[Reject]) -> None:
     names = dict.fromkeys(
-        f"row.{name}"
+        f"{of}.{name}"
         for item in run.tables.values()
         if table in {None, item.table.name}
         for name in item.table.column_names
+        for of in ("row", "type")
     )
     writer = csv.DictWriter(sys.stdout, [*_TITLES, *names], lineterminator="\n")
     writer.writeheader()
@@ -163,8 +166,11 @@ def _print_csv(run: Run, table: str | None, found: Iterator[Reject]) -> None:
 
 
 def _values(reject: Reject) -> dict[str, Any]:
-    row = reject.to_json()["row"]
-    return {
-        f"row.{name}": f"\\x{value['hex']}" if "hex" in value else value["value"] or ""
-        for name, value in row.items()
-    }
+    """Return each value with its type, which tells NULL from an empty text and hex from text."""
+    values: dict[str, Any] = {}
+    for name, value in reject.to_json()["row"].items():
+        in_hex = "hex" in value
+        values[f"row.{name}"] = f"\\x{value['hex']}" if in_hex else value["value"]
+        is_text = in_hex and value["type"] == "text"
+        values[f"type.{name}"] = _TEXT_IN_HEX if is_text else value["type"]
+    return values

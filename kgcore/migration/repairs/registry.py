@@ -211,11 +211,15 @@ def is_of_entities(table: Table) -> bool:
     )
 
 
-def for_key(table: str, refusal: Refusal) -> frozenset[str]:
+def for_key(table: Table, refusal: Refusal) -> frozenset[str]:
     """Return the repairs that would save a row which a key or constraint refuses."""
-    return frozenset(
+    found = {
         name
-        for name in (MERGE_DUPLICATES, PLACEHOLDER_ENTITIES, DROP_DANGLING)
-        if Repairs((name,)).accepting(table, [refusal])
-        or (name == PLACEHOLDER_ENTITIES and refusal.sqlstate == _FOREIGN_KEY_VIOLATION)
-    )
+        for name in (MERGE_DUPLICATES, DROP_DANGLING)
+        if Repairs((name,)).accepting(table.name, [refusal])
+    }
+    if refusal.sqlstate == _FOREIGN_KEY_VIOLATION and any(
+        refers_to_entities(key) for key in table.foreign_keys if key.columns == (refusal.column,)
+    ):
+        found.add(PLACEHOLDER_ENTITIES)
+    return frozenset(found)

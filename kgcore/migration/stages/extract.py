@@ -8,7 +8,7 @@ Only the private copy is ever opened here, which nobody writes: ``immutable=1`` 
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,9 +29,19 @@ Row = tuple[Any, ...]
 #: no longer fit the processor's cache (5,000 took 1.1 times as long).
 BATCH_ROWS = 2_000
 
-
 _TEXT_TYPES = ("CHAR", "CLOB", "TEXT")
-_TEXTS = frozenset({Kind.TEXT, Kind.JSON})
+_REAL_TYPES = ("REAL", "FLOA", "DOUB")
+# What ADBC makes other values of, because of others in the column: a REAL becomes text in a form of
+# its own, an integer a double, and all that stands among BLOBs a BLOB.
+_PROMOTED = {
+    Kind.TEXT: "typeof({c}) = 'real'",
+    Kind.JSON: "typeof({c}) = 'real'",
+    Kind.REAL: "typeof({c}) = 'integer' AND {c} NOT BETWEEN -(1 << 53) AND 1 << 53",
+    Kind.BLOB: "typeof({c}) NOT IN ('blob', 'null')",
+}
+_STORED = {Kind.TEXT: Kind.TEXT, Kind.JSON: Kind.TEXT, Kind.REAL: Kind.REAL, Kind.BLOB: Kind.BLOB}
+# An integer overflow, by which SQLite ends the query; it is computed only where it is met.
+_FAILING = "abs(-9223372036854775807 - 1)"
 
 
 class UnreadableError(Exception):
@@ -79,15 +89,14 @@ def read_arrow(path: Path, planned: PlannedTable, chunk: Chunk) -> pa.RecordBatc
 
 
 def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
-    """Let a REAL in a column of text be read as a BLOB, which the fast lane refuses.
+    """Let the query fail at values that ADBC would make other values of, in silence.
 
-    ADBC would make text of it in a form of its own, among other text in the same column. Where the
-    column is declared as text, SQLite has made text of it before, and nothing needs to be asked.
+    Where the column's declared type lets SQLite store no such value, nothing needs to be asked.
     """
-    loose = _loose_columns(path, planned.source.table)
+    kept = _kept_kinds(path, planned.source.table)
     reads = tuple(
-        f"iif(typeof({read}) = 'real', x'00', {read})"
-        if read in loose and column.kind in _TEXTS
+        f"iif({_PROMOTED[column.kind].format(c=read)}, {_FAILING}, {read})"
+        if column.kind in _PROMOTED and read in kept and kept[read] is not _STORED[column.kind]
         else read
         for column, read in zip(planned.table.columns, planned.source.reads, strict=True)
     )
@@ -95,21 +104,28 @@ def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
 
 
 @lru_cache(maxsize=256)
-def _loose_columns(path: Path, table: str) -> frozenset[str]:
-    """Return the quoted names of the columns whose declared type is not one of text.
+def _kept_kinds(path: Path, table: str) -> Mapping[str, Kind | None]:
+    """Return by quoted name the kind that SQLite makes of a column's numbers, if it is but one.
 
-    See https://www.sqlite.org/datatype3.html, 3.1.
+    A declared type of text makes text of them, one of REAL makes reals of integers. See
+    https://www.sqlite.org/datatype3.html, 3.1.
     """
     connection = open_snapshot(path)
     try:
-        declared = connection.execute(f"PRAGMA table_info({quoted(table)})").fetchall()
+        declared = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
     finally:
         connection.close()
-    return frozenset(
-        quoted(row[1])
-        for row in declared
-        if "INT" in row[2].upper() or not any(part in row[2].upper() for part in _TEXT_TYPES)
-    )
+    return {quoted(row[1]): _kept_kind(row[2].upper()) for row in declared}
+
+
+def _kept_kind(declared: str) -> Kind | None:
+    if "INT" in declared:
+        return None
+    if any(part in declared for part in _TEXT_TYPES):
+        return Kind.TEXT
+    if "BLOB" not in declared and any(part in declared for part in _REAL_TYPES):
+        return Kind.REAL
+    return None
 
 
 def read_rows(
@@ -125,14 +141,17 @@ def read_rows(
         connection.text_factory = bytes
     try:
         while True:
-            part = _part(planned, chunk, lower)
-            batch = _fetch(connection, f"{_select(planned, part)} LIMIT {BATCH_ROWS}")
-            if batch:
-                yield batch
-            if len(batch) < BATCH_ROWS:
-                return
-            lower = batch[-1][0] + 1
-            if lower == chunk.upper or lower > 2**63 - 1:
+            rows = connection.execute(_select(planned, replace(chunk, lower=lower)))
+            try:
+                while batch := rows.fetchmany(BATCH_ROWS):
+                    yield batch
+                    lower = batch[-1][0] + 1
+            except sqlite3.OperationalError as error:
+                if "UTF-8" not in str(error):
+                    raise
+                # Only what is left, because decoding by Python itself takes longer.
+                connection.text_factory = _decoded
+            else:
                 return
     finally:
         connection.close()
@@ -155,14 +174,6 @@ def read_raw(path: Path, planned: PlannedTable, ids: Sequence[int]) -> Iterator[
 def typed(raw: RawRow) -> Row:
     """Return a row whole as the careful lane reads it."""
     return tuple(map(_typed, raw.storage, raw.values))
-
-
-def _part(planned: PlannedTable, chunk: Chunk, lower: int) -> Chunk:
-    """Return where the next batch is looked for; places, unlike ids, have no gaps."""
-    upper = chunk.upper
-    if planned.source.order:
-        upper = lower + BATCH_ROWS if upper is None else min(lower + BATCH_ROWS, upper)
-    return Chunk(chunk.table, lower, upper, BATCH_ROWS)
 
 
 def _queries_of(planned: PlannedTable, ids: Sequence[int]) -> Iterator[str]:
@@ -217,19 +228,6 @@ def _named_reads(planned: PlannedTable) -> list[str]:
         f"{read} AS {quoted(name)}"
         for read, name in zip(planned.source.reads, planned.table.column_names, strict=True)
     ]
-
-
-def _fetch(connection: sqlite3.Connection, query: str) -> list[Row]:
-    try:
-        return connection.execute(query).fetchall()
-    except sqlite3.OperationalError as error:
-        if "UTF-8" not in str(error):
-            raise
-    connection.text_factory = _decoded
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.text_factory = str
 
 
 def _decoded(raw: bytes) -> str | InvalidText:

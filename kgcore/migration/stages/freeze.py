@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -27,6 +28,10 @@ from kgcore.schema import quoted
 FOLDER = "sources"
 
 _MAGIC = b"SQLite format 3\x00"
+# https://www.sqlite.org/fileformat.html, 1.3.
+_HEADER_BYTES = 100
+# How long a writer may take to write what it has begun.
+_LOOKS, _LOOK_SECONDS = 10, 0.05
 _COPY_NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{8}\.db")
 # What a journal ends with that names a journal above it.
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
@@ -154,7 +159,7 @@ def _examine(source: Path) -> None:
     shown = os.fspath(source)
     try:
         with source.open("rb") as file:
-            head = file.read(len(_MAGIC))
+            head = file.read(_HEADER_BYTES)
     except FileNotFoundError:
         raise SourceError(f"{shown} does not exist", "check the path") from None
     except IsADirectoryError:
@@ -165,11 +170,41 @@ def _examine(source: Path) -> None:
         ) from None
     if not head:
         raise SourceError(f"{shown} is empty", "a new graph needs no migration: use init_schema()")
-    if head != _MAGIC:
+    if not head.startswith(_MAGIC):
         raise SourceError(
             f"{shown} is not a SQLite database (or it is encrypted)",
             "decrypt it first, or name the right file",
         )
+    _require_whole(source)
+
+
+def _require_whole(source: Path) -> None:
+    """Refuse a file that ends in the middle of a page: SQLite takes what is missing for zeros.
+
+    A writer at work may be about to write the rest, and with a journal or a WAL beside the file
+    SQLite writes it again.
+    """
+    for _ in range(_LOOKS):
+        with source.open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+            size = os.fstat(file.fileno()).st_size
+        pages = int.from_bytes(head[28:32]) if head[24:28] == head[92:96] else 0
+        page = int.from_bytes(head[16:18])
+        page = 65_536 if page == 1 else page
+        whole = size >= pages * page if pages else size % max(page, 1) == 0
+        if whole or any(_is_in_use(source, suffix) for suffix in ("-journal", "-wal")):
+            return
+        time.sleep(_LOOK_SECONDS)
+    missing = pages * page - size if pages else page - size % page
+    raise _damaged(source, f"it is cut off, {missing:,} bytes are missing at its end")
+
+
+def _is_in_use(source: Path, suffix: str) -> bool:
+    try:
+        with source.with_name(source.name + suffix).open("rb") as log:
+            return bool(log.read(8).strip(b"\0"))  # A journal that is kept has zeros at its start.
+    except OSError:
+        return False
 
 
 def _back_up(source: Path, copy: Path, scratch: Path, progress: Progress | None) -> None:

@@ -1,6 +1,7 @@
 """Load: COPY into a bare table, inside the caller's transaction."""
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from kgcore.model import Table
 _REFUSALS = ("22", "23", "54")
 # Bytes, or whatever shows its own as such.
 Buffer: TypeAlias = Any
+_OF_COPY = re.compile(r"^COPY .*?, line \d+, column (.*)", re.MULTILINE | re.DOTALL)
 # What libpq is handed at a time. psycopg2's default of 8 KiB costs a call for each.
 _BUFFER_BYTES = 1 << 20
 
@@ -69,7 +71,7 @@ def copy_each(
         return Copied(copy_text(cursor, relation, table, iter((stream,))))
     except CopyRefusedError as refusing:
         if len(lines) == 1:
-            return Copied(0, (_refusal(ids[0], refusing),))
+            return Copied(0, (_refusal(table, ids[0], refusing),))
     middle = len(lines) // 2
     first = copy_each(cursor, relation, table, ids[:middle], lines[:middle])
     second = copy_each(cursor, relation, table, ids[middle:], lines[middle:])
@@ -100,10 +102,21 @@ def _statement(relation: Identifier, table: Table, how: str) -> Composed:
     )
 
 
-def _refusal(row_id: int, refusing: CopyRefusedError) -> Refusal:
-    error = refusing.args[0]
-    reason = error.diag.message_primary or str(error)
-    return Refusal(row_id, error.diag.column_name, reason, error.pgcode)
+def _refusal(table: Table, row_id: int, refusing: CopyRefusedError) -> Refusal:
+    diag = refusing.args[0].diag
+    reason = diag.message_primary or str(refusing)
+    column = diag.column_name or _column_in(table, diag.context or "")
+    return Refusal(row_id, column, reason, diag.sqlstate)
+
+
+def _column_in(table: Table, context: str) -> str | None:
+    """Return the column that COPY was about to fill, which is in the error's context alone.
+
+    None where the server speaks another language.
+    """
+    found = _OF_COPY.search(context)
+    named = (name for name in table.column_names if found and found[1].startswith(f"{name}: "))
+    return max(named, key=len, default=None)
 
 
 class _Pieces:
@@ -118,7 +131,7 @@ class _Pieces:
         self._pieces = pieces
         self._read: Callable[[int], bytes] = io.BytesIO().read
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes; nothing at the end."""
         while not (part := self._read(size)):
             try:

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kgcore.errors import SourceError
+from kgcore.migration import ids
 from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable
 from kgcore.model import Kind, NotCarriedOver, Table
 from kgcore.schema import TABLES, quoted
 from kgcore.schema.translate.choice import choose, is_left_out
-from kgcore.schema.translate.inspect import read_schema
+from kgcore.schema.translate.inspect import ROW_IDS, read_schema
 from kgcore.schema.translate.source import SourceSchema, SourceTable
+from kgcore.schema.translate.sql import fold_ascii
 from kgcore.schema.translate.tables import Draft, Seen, promises
 from kgcore.schema.translate.translation import translate
 from kgcore.schema.translate.values import look, unreadable
@@ -49,11 +51,11 @@ def plan(connection: sqlite3.Connection, size: int, options: Options) -> Plan:
     translation = translate(schema, chosen, seen, options.names, _GRAPH)
     drafts = {draft.table.name: draft for draft in translation.drafts}
     described = [
-        _described(table, drafts.pop(table.name, None), options)
+        _described(connection, table, drafts.pop(table.name, None), options)
         for table in TABLES
         if table.name in drafts or not is_left_out(table.name, options.only, options.exclude)
     ]
-    extra = [_origin(draft, draft.table.column_names) for draft in drafts.values()]
+    extra = [_origin(draft) for draft in drafts.values()]
     counted = [(*pair, _count(connection, pair[1])) for pair in [*described, *extra]]
     total = sum(rows for _, _, rows in counted)
     chunk_rows = _bounded(options, size, total)
@@ -105,7 +107,9 @@ def _planned(
             f"leave it behind knowingly with --exclude {origin.table}",
         ) from None
     last_key = _last_key(connection, origin, rows) if table.key.kind is Kind.KEY else 0
-    return PlannedTable(table, rows, last_key, found, origin)
+    known = origin.table and not origin.order
+    id_sum = ids.sum_of_source(connection, origin.table, origin.reads[0]) if known else None
+    return PlannedTable(table, rows, last_key, found, origin, id_sum)
 
 
 def _seeks(
@@ -154,7 +158,7 @@ def _bounded(options: Options, size: int, rows: int) -> int:
 def _refuse_impostors(schema: SourceSchema) -> None:
     """Refuse views and virtual tables in the place of the graph's tables."""
     for item in schema.others:
-        if item.kind != "trigger" and item.name.lower() in _GRAPH:
+        if item.kind != "trigger" and fold_ascii(item.name) in _GRAPH:
             raise SourceError(
                 f"{item.name} is a {item.kind} in this file, not a table",
                 f"make a table of it: CREATE TABLE new AS SELECT * FROM {item.name}, then rename",
@@ -163,18 +167,20 @@ def _refuse_impostors(schema: SourceSchema) -> None:
 
 def _look(connection: sqlite3.Connection, table: SourceTable) -> Seen:
     """Look at the values of the columns that the graph doesn't know."""
-    described = _GRAPH.get(table.name.lower())
+    described = _GRAPH.get(fold_ascii(table.name))
     known = set(described.column_names) if described else set()
     broken = unreadable(connection, table)
     asked = {
         name: promise
         for name, promise in promises(table).items()
-        if name.lower() not in known and name not in broken
+        if fold_ascii(name) not in known and name not in broken
     }
     return Seen(look(connection, table, asked) if asked else {}, broken)
 
 
-def _described(table: Table, draft: Draft | None, options: Options) -> tuple[Table, Origin]:
+def _described(
+    connection: sqlite3.Connection, table: Table, draft: Draft | None, options: Options
+) -> tuple[Table, Origin]:
     """Return a table of the graph with the file's own extra columns, and where it is."""
     if draft is None:
         if options.allow_missing:
@@ -192,24 +198,61 @@ def _described(table: Table, draft: Draft | None, options: Options) -> tuple[Tab
             "add it with ALTER TABLE"
             + ("" if needed else ", or let it arrive as NULL with --allow-missing"),
         )
-    return _origin(draft, draft.table.column_names)
+    _require_ids(connection, draft)
+    return _origin(draft)
 
 
-def _origin(draft: Draft, names: Sequence[str]) -> tuple[Table, Origin]:
-    source = draft.source
-    key, *rest = names
+def _origin(draft: Draft) -> tuple[Table, Origin]:
+    source, table = draft.source, draft.table
+    key, *rest = table.column_names
     reads = (
         draft.reads.get(key, source.row_id or "NULL"),
-        *(draft.reads.get(n, "NULL") for n in rest),
+        *(draft.reads.get(name, "NULL") for name in rest),
     )
-    order: tuple[str, ...] = ()
-    if source.row_id is None:
-        index = next((index for index in source.indexes if index.origin == "pk"), None)
-        falling = {term.name for term in index.terms if term.descending} if index else set()
-        order = tuple(
-            quoted(name) + (" DESC" if name in falling else "") for name in source.primary_key
+    counted = table.key.kind is Kind.ROW and source.row_id is None
+    return table, Origin(source.name, reads, _order(source) if counted else ())
+
+
+def _order(source: SourceTable) -> tuple[str, ...]:
+    """Return the terms of the key in which SQLite keeps the rows of a table without row ids."""
+    index = next((index for index in source.indexes if index.origin == "pk"), None)
+    if index is None:
+        raise SourceError(
+            f"table {source.name} has columns {', '.join(ROW_IDS)}: no name for the row id is left",
+            f"rename one in a copy of the file: ALTER TABLE {quoted(source.name)} RENAME COLUMN"
+            f" {ROW_IDS[-1]} TO …; or leave it behind knowingly with --exclude {source.name}",
         )
-    return draft.table, Origin(source.name, reads, order)
+    return tuple(
+        f"{quoted(term.name or '')} COLLATE {quoted(term.collation)}"
+        + (" DESC" if term.descending else "")
+        for term in index.terms
+    )
+
+
+def _require_ids(connection: sqlite3.Connection, draft: Draft) -> None:
+    """Refuse a table of the graph whose ids don't tell its rows apart.
+
+    An ``id`` that is the file's row id always does; any other column may hold anything.
+    """
+    key, source = draft.reads[draft.table.key.name], draft.source
+    if source.integer_key is not None and key == quoted(source.integer_key):
+        return
+    name = quoted(source.name)
+    bad = connection.execute(
+        f"SELECT CASE WHEN {key} IS NULL THEN 'no id'"
+        f" ELSE 'the id ' || substr(quote({key}), 1, 40) END, count(*) FROM {name}"
+        f" GROUP BY {key} HAVING count(*) > 1 OR typeof({key}) <> 'integer'"
+        f" ORDER BY 2 DESC, {key} LIMIT 3"
+    ).fetchall()
+    if bad:
+        found = ", ".join(f"{rows:,} row{'s' * (rows > 1)} with {what}" for what, rows in bad)
+        raise SourceError(
+            f"the ids of table {source.name} must be integers, each of one row alone;"
+            f" there is: {found}",
+            "give those rows ids of their own in a copy of the file, or delete them; to see them:"
+            f" SELECT * FROM {name} WHERE typeof({key}) <> 'integer' OR {key} IN"
+            f" (SELECT {key} FROM {name} GROUP BY {key} HAVING count(*) > 1)",
+        )
 
 
 def _count(connection: sqlite3.Connection, origin: Origin) -> int:

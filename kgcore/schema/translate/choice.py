@@ -5,14 +5,16 @@ from fnmatch import fnmatchcase
 
 from kgcore.errors import SettingsError
 from kgcore.schema.translate.source import SourceTable
+from kgcore.schema.translate.sql import fold_ascii
 
 
 def choose(
     tables: Sequence[SourceTable], only: Sequence[str], exclude: Sequence[str]
 ) -> tuple[SourceTable, ...]:
-    """Return the tables that are meant; ``*`` and ``?`` stand for anything, case for nothing.
+    """Return the tables that are meant; ``*`` and ``?`` stand for anything.
 
-    Raises :class:`SettingsError` for a name that no table of the file has.
+    Case counts as in SQLite: not in ASCII letters. Raises :class:`SettingsError` for a name that no
+    table of the file has.
     """
     for option, patterns in (("--only", only), ("--exclude", exclude)):
         for pattern in patterns:
@@ -31,8 +33,8 @@ def choose(
 
 def is_left_out(name: str, only: Sequence[str], exclude: Sequence[str]) -> bool:
     """Whether a table that the file lacks would not be wanted either."""
-    return bool(only) or any(fnmatchcase(name, pattern.lower()) for pattern in exclude)
+    return bool(only) or any(fnmatchcase(name, fold_ascii(pattern)) for pattern in exclude)
 
 
 def _matches(table: SourceTable, pattern: str) -> bool:
-    return fnmatchcase(table.name.lower(), pattern.lower())
+    return fnmatchcase(fold_ascii(table.name), fold_ascii(pattern))

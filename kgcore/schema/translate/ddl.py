@@ -11,6 +11,8 @@ from sqlglot.dialects import SQLite
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
+from kgcore.schema.translate.sql import fold_ascii
+
 _QUOTED = frozenset({TokenType.IDENTIFIER, TokenType.STRING})
 
 
@@ -35,7 +37,7 @@ class CheckClause:
 
 @dataclass(slots=True)
 class TableClauses:
-    """What CREATE TABLE says beyond the PRAGMAs. Columns are in lower case, as SQLite compares."""
+    """What CREATE TABLE says beyond the PRAGMAs. Columns are folded, as SQLite compares names."""
 
     checks: list[CheckClause] = field(default_factory=list)
     collations: dict[str, str] = field(default_factory=dict)
@@ -111,7 +113,7 @@ def _words(sql: str) -> list[Word] | None:
 def _read_item(sql: str, item: Sequence[Word], found: TableClauses) -> None:
     """Read a column's definition or a constraint of the table."""
     name: str | None = None
-    columns: tuple[str, ...] = (item[0].value.lower(),)
+    columns: tuple[str, ...] = (fold_ascii(item[0].value),)
     position = 0
     while position < len(item):
         word = item[position]
@@ -134,7 +136,7 @@ def _read_item(sql: str, item: Sequence[Word], found: TableClauses) -> None:
                 position += 1
             case "KEY" if following == "(" and item[position - 1].word == "FOREIGN":
                 inner = item[position + 2 : group]
-                columns = tuple(part.value.lower() for part in inner if part.word != ",")
+                columns = tuple(fold_ascii(part.value) for part in inner if part.word != ",")
             case "DEFERRED" if item[position - 1].word == "INITIALLY":
                 if [part.word for part in item[position - 3 : position - 1]] != [
                     "NOT",

@@ -77,7 +77,7 @@ def called_with(function: str, expression: str) -> frozenset[str]:
     except UntranslatableError:
         return frozenset()
     return frozenset(
-        call.expressions[0].name.lower()
+        sql.fold_ascii(call.expressions[0].name)
         for call in calls
         if call.name.lower() == function
         and len(call.expressions) == 1
@@ -135,7 +135,7 @@ def _shown(node: exp.Expression) -> str:
 
 
 def _column(node: exp.Expression, scope: Scope) -> Rendered:
-    column = scope.columns.get(node.name.lower())
+    column = scope.columns.get(sql.fold_ascii(node.name))
     if column is None:
         raise UntranslatableError(f"there is no column {node.name!r}")
     if column.generated is not None:

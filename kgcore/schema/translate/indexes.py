@@ -78,7 +78,7 @@ def _key(made: Draft, term: IndexTerm, text: str) -> tuple[str, tuple[str, ...]]
             raise UntranslatableError("an expression of no column")
         key, columns, kind = f"({part.sql})", part.columns, part.kind
     else:
-        column = made.columns.get(term.name.lower())
+        column = made.columns.get(sql.fold_ascii(term.name))
         if column is None:
             raise UntranslatableError(f"the column {term.name} is not carried over")
         key, columns, kind = sql.name(column.name), (column.name,), column.kind

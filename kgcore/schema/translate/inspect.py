@@ -12,8 +12,10 @@ from kgcore.schema.translate.source import (
     SourceSchema,
     SourceTable,
 )
+from kgcore.schema.translate.sql import fold_ascii
 
-_ROW_IDS = ("rowid", "_rowid_", "oid")
+#: What SQLite calls a row id, unless a column has the name.
+ROW_IDS = ("rowid", "_rowid_", "oid")
 # What table_xinfo calls hidden: columns of virtual tables, generated VIRTUAL, generated STORED.
 _GENERATED = (2, 3)
 
@@ -59,8 +61,8 @@ def _table(
             connection.execute(f"PRAGMA index_list({quoted(name)})").fetchall()
         )
     )
-    taken = {column.name.lower() for column in columns}
-    row_id = next((word for word in _ROW_IDS if word not in taken), None)
+    taken = {fold_ascii(column.name) for column in columns}
+    row_id = next((word for word in ROW_IDS if word not in taken), None)
     keys = [column for column in columns if column.key]
     # A key with an index of its own is no row id: INTEGER PRIMARY KEY DESC, by an old accident.
     is_row_id = (

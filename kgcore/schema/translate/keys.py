@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kgcore.model import INTEGERS, Column, ForeignKey, Kind, NotCarriedOver, Table
 from kgcore.schema.postgres import all_indexes
+from kgcore.schema.translate import sql
 from kgcore.schema.translate.ddl import table_clauses
 from kgcore.schema.translate.expressions import UntranslatableError
 from kgcore.schema.translate.names import Relations
@@ -38,13 +39,13 @@ def with_foreign_keys(made: Draft, drafts: Mapping[str, Draft]) -> Draft:
         if any(known.columns == key.columns and known.table == key.table for known in kept):
             continue
         name = free.free("_".join((made.table.name, *key.columns, "fkey")))
-        late = tuple(column.lower() for column in source.columns) in deferred
+        late = tuple(sql.fold_ascii(column) for column in source.columns) in deferred
         kept = (*kept, replace(key, name=name, deferred=late))
     return replace(made, table=replace(made.table, foreign_keys=kept), notes=tuple(notes))
 
 
 def _translated(made: Draft, source: SourceForeignKey, drafts: Mapping[str, Draft]) -> ForeignKey:
-    parent = drafts.get(source.table.lower())
+    parent = drafts.get(sql.fold_ascii(source.table))
     if parent is None:
         raise UntranslatableError(f"table {source.table} is not migrated")
     names = source.parents or parent.source.primary_key
@@ -72,7 +73,7 @@ def _translated(made: Draft, source: SourceForeignKey, drafts: Mapping[str, Draf
 
 def _columns(made: Draft, names: tuple[str, ...]) -> list[Column]:
     try:
-        return [made.columns[name.lower()] for name in names]
+        return [made.columns[sql.fold_ascii(name)] for name in names]
     except KeyError as missing:
         raise UntranslatableError(f"there is no column {missing}") from None
 

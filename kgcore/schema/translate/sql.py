@@ -1,7 +1,11 @@
 """Literals and names in PostgreSQL's SQL. Everything that is re-rendered is spelled here."""
 
+import string
+
 #: Folds ASCII letters alone, as SQLite's NOCASE, lower() and LIKE do.
 C = ' COLLATE "C"'
+
+_ASCII_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase}
 
 
 def name(identifier: str) -> str:
@@ -32,5 +36,5 @@ def nocase(value: str) -> str:
 
 
 def fold_ascii(value: str) -> str:
-    """Lower the ASCII letters of a literal, and no others."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in value)
+    """Lower the ASCII letters, and no others: names that are equal then are equal to SQLite."""
+    return value.translate(_ASCII_LOWER)

@@ -65,7 +65,7 @@ def promises(source: SourceTable) -> dict[str, Kind | None]:
     checks = (called_with("json_valid", clause.condition) for clause in clauses.checks)
     json = frozenset[str]().union(*checks)
     return {
-        column.name: Kind.JSON if column.name.lower() in json else promised(column.declared)
+        column.name: Kind.JSON if sql.fold_ascii(column.name) in json else promised(column.declared)
         for column in source.columns
     }
 
@@ -87,19 +87,21 @@ def draft(
             f"table {source.name} has {len(readable):,} columns, PostgreSQL takes 1,600",
             f"leave it behind knowingly with --exclude {source.name}",
         )
-    extra = [column for column in readable if column.name.lower() not in known]
+    extra = [column for column in readable if sql.fold_ascii(column.name) not in known]
     targets = folded((column.name for column in extra), names, f"columns of {source.name}")
     checked_columns(targets, source.name)
     _refuse_collisions(source, targets, known)
     promise = promises(source)
     columns: dict[str, Column] = {}
     for column in readable:
-        mine = known.get(column.name.lower())
+        mine = known.get(sql.fold_ascii(column.name))
         if mine is None:
             kind, why = decide(promise[column.name], seen.evidence[column.name])
             mine, more = _column(source, column, Column(targets[column.name], kind), why)
-            notes += [replace(note, table=name) for note in more]
-        columns[column.name.lower()] = mine
+        else:
+            more = _differences(column, mine)
+        notes += [replace(note, table=name) for note in more]
+        columns[sql.fold_ascii(column.name)] = mine
     own = frozenset(
         columns[column].name
         for column, collation in clauses.collations.items()
@@ -122,8 +124,8 @@ def draft(
         table,
         columns,
         reads,
-        {columns[n.lower()].name: seen.evidence[n].longest for n in seen.evidence},
-        {columns[n.lower()].name: seen.evidence[n].nulls for n in seen.evidence},
+        {columns[sql.fold_ascii(n)].name: seen.evidence[n].longest for n in seen.evidence},
+        {columns[sql.fold_ascii(n)].name: seen.evidence[n].nulls for n in seen.evidence},
         own,
         tuple(notes),
     )
@@ -141,7 +143,7 @@ def _shaped(
         return replace(described, columns=(*described.columns, *extra)), reads
     order = tuple(column.name for column in columns.values())
     if source.integer_key:
-        key = columns[source.integer_key.lower()]
+        key = columns[sql.fold_ascii(source.integer_key)]
     else:
         row = _ROW
         while row in reads:
@@ -181,6 +183,25 @@ def _column(
             notes.append(NotCarriedOver(None, "default", text, str(reason)))
     not_null = column.not_null or (source.row_id is None and column.key > 0)
     return replace(mine, nullable=not not_null, default=value), notes
+
+
+def _differences(column: SourceColumn, mine: Column) -> list[NotCarriedOver]:
+    """Say what the file declares of a column of the graph that the graph's description does not."""
+    notes = []
+    written = f"{column.name} {column.declared}".strip()
+    if column.not_null and mine.nullable:
+        why = "the graph's own column may be NULL"
+        notes.append(NotCarriedOver(None, "not null", f"{written} NOT NULL", why))
+    if column.default is not None:
+        try:
+            value = default(column.default, mine.kind)
+        except UntranslatableError:
+            value = ""
+        if value not in {mine.default, "NULL"}:
+            why = f"the graph's own column has DEFAULT {mine.default or 'NULL'}"
+            text = f"{written} DEFAULT {column.default}"
+            notes.append(NotCarriedOver(None, "default", text, why))
+    return notes
 
 
 def _generated(column: Column, expression: str, scope: Scope) -> Column:

@@ -10,6 +10,7 @@ from kgcore.schema.translate.indexes import with_indexes
 from kgcore.schema.translate.keys import with_foreign_keys
 from kgcore.schema.translate.names import Names, Relations, folded
 from kgcore.schema.translate.source import SourceSchema, SourceTable
+from kgcore.schema.translate.sql import fold_ascii
 from kgcore.schema.translate.tables import Draft, Seen, draft
 
 _WHY_NOT = {
@@ -39,7 +40,7 @@ def translate(
 
     Raises :class:`SourceError` for names that PostgreSQL can't have, or that collide.
     """
-    extra = [table.name for table in chosen if table.name.lower() not in described]
+    extra = [table.name for table in chosen if fold_ascii(table.name) not in described]
     targets = folded(extra, names, "tables")
     for name, target in targets.items():
         if target in described:
@@ -47,10 +48,14 @@ def translate(
                 f"the table {name!r} would become {target!r}, which is one of the graph's",
                 "take --names keep, or rename it in a copy of the file: ALTER TABLE … RENAME",
             )
-    targets |= {t.name: t.name.lower() for t in chosen if t.name.lower() in described}
+    targets |= {t.name: fold_ascii(t.name) for t in chosen if fold_ascii(t.name) in described}
     drafts = [
         draft(
-            table, targets[table.name], seen[table.name], names, described.get(table.name.lower())
+            table,
+            targets[table.name],
+            seen[table.name],
+            names,
+            described.get(fold_ascii(table.name)),
         )
         for table in chosen
     ]
@@ -60,17 +65,17 @@ def translate(
     taken += [index.name for made in drafts for index in all_indexes(made.table)]
     relations = Relations(taken)
     indexed = [with_indexes(made, relations) for made in drafts]
-    by_name = {made.source.name.lower(): made for made in indexed}
+    by_name = {fold_ascii(made.source.name): made for made in indexed}
     finished = tuple(with_foreign_keys(made, by_name) for made in indexed)
-    here = {made.source.name.lower(): made.table.name for made in drafts}
+    here = {fold_ascii(made.source.name): made.table.name for made in drafts}
     others = tuple(
         NotCarriedOver(
-            here[item.table.lower()] if item.table else None,
+            here[fold_ascii(item.table)] if item.table else None,
             f"{item.kind} {item.name}",
             item.sql,
             _WHY_NOT[item.kind],
         )
         for item in schema.others
-        if item.table is None or item.table.lower() in here
+        if item.table is None or fold_ascii(item.table) in here
     )
     return Translation(finished, tuple(note for made in finished for note in made.notes) + others)

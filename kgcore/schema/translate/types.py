@@ -1,11 +1,11 @@
 """Types: from what a column was declared as, SQLite's affinity, and what its values really are.
 
 SQLite stores what it is given, so a declared type is a promise and not a fact. It becomes the
-column's kind if every value keeps the promise; where one doesn't, the values decide.
+column's kind if every value keeps the promise; where one doesn't, the kind that most values fit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kgcore.model import Kind
 
@@ -38,26 +38,28 @@ _AFFINITIES = (
     ("MONEY", Kind.NUMERIC),
 )
 
-_BY_STORAGE: dict[frozenset[str], Kind] = {
-    frozenset({"integer"}): Kind.INTEGER,
-    frozenset({"real"}): Kind.REAL,
-    frozenset({"integer", "real"}): Kind.NUMERIC,
-    frozenset({"blob"}): Kind.BLOB,
-}
+# What each kind takes exactly as it is, the first that takes most decides.
+_TAKEN = (
+    (Kind.INTEGER, ("integer",)),
+    (Kind.REAL, ("real",)),
+    (Kind.NUMERIC, ("integer", "real")),
+    (Kind.BLOB, ("blob",)),
+    (Kind.TEXT, ("text", "integer")),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a column holds: rows that break the declared promise, and one of them.
 
-    ``storage`` are its storage classes, told only where there is no promise or it is broken.
-    ``integers_fit`` says that all its integers are doubles, too. ``longest`` counts bytes,
+    ``storage`` counts its values by storage class, told only where there is no promise or it is
+    broken. ``integers_fit`` says that all its integers are doubles, too. ``longest`` counts bytes,
     ``nulls`` rows.
     """
 
     misfits: int = 0
     example: int | None = None
-    storage: frozenset[str] = frozenset()
+    storage: Mapping[str, int] = field(default_factory=dict)
     integers_fit: bool = True
     longest: int = 0
     nulls: int = 0
@@ -75,17 +77,24 @@ def decide(promise: Kind | None, evidence: Evidence) -> tuple[Kind, str | None]:
     """Return a column's kind, and why it is not the one that was promised, if it isn't."""
     if promise is not None and evidence.misfits == 0:
         return promise, None
-    kind = _of_values(evidence)
-    if promise is None or kind is promise:
+    kind, fitting = _of_values(evidence)
+    if promise is None:
         return kind, None
+    if kind is promise or sum(evidence.storage.values()) - evidence.misfits >= fitting:
+        return promise, None  # Rows whose values break it are refused when they are loaded.
     where = "" if evidence.example is None else f" (one has the row id {evidence.example})"
     rows = "1 value is" if evidence.misfits == 1 else f"{evidence.misfits:,} values are"
     return kind, f"{rows} no {promise}{where}: the column arrives as {kind}"
 
 
-def _of_values(evidence: Evidence) -> Kind:
-    kind = _BY_STORAGE.get(evidence.storage, Kind.TEXT)
-    return Kind.REAL if kind is Kind.NUMERIC and evidence.integers_fit else kind
+def _of_values(evidence: Evidence) -> tuple[Kind, int]:
+    """Return the kind that most values fit, TEXT where there are none, and how many do."""
+    fitting = {
+        kind: sum(evidence.storage.get(storage, 0) for storage in taken) for kind, taken in _TAKEN
+    }
+    most = max(fitting.values())
+    kind = next(kind for kind in fitting if fitting[kind] == most) if most else Kind.TEXT
+    return Kind.REAL if kind is Kind.NUMERIC and evidence.integers_fit else kind, most
 
 
 def misfit(promise: Kind, column: str) -> str:

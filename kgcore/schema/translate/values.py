@@ -6,6 +6,7 @@ from dataclasses import replace
 from kgcore.model import Kind
 from kgcore.schema.sqlite import quoted
 from kgcore.schema.translate.source import SourceTable
+from kgcore.schema.translate.sql import fold_ascii
 from kgcore.schema.translate.types import Evidence, misfit
 
 # SQLite takes 2,000 columns in a SELECT; of a column three are asked at most.
@@ -34,7 +35,7 @@ def _look(
     asked = []
     for name, promise in promises.items():
         column = quoted(name)
-        in_index = name.lower() in indexed
+        in_index = fold_ascii(name) in indexed
         asked += [
             f"count(*) FILTER (WHERE {_broken(promise, column)})",
             f"max(length(CAST({column} AS BLOB)))" if in_index else "0",
@@ -60,10 +61,10 @@ def _contradicted(
 ) -> Evidence:
     """Add what the values are, where they are not what was promised, or nothing was."""
     column, of = quoted(name), quoted(table.name)
-    storage = frozenset(
-        kind
-        for (kind,) in connection.execute(f"SELECT DISTINCT typeof({column}) FROM {of}")
-        if kind != "null"
+    storage = dict(
+        connection.execute(
+            f"SELECT typeof({column}), count(*) FROM {of} WHERE {column} IS NOT NULL GROUP BY 1"
+        )
     )
     (large,) = connection.execute(
         f"SELECT EXISTS (SELECT 1 FROM {of} WHERE typeof({column}) = 'integer'"
@@ -85,8 +86,8 @@ def _indexed(table: SourceTable) -> frozenset[str]:
     """Return the columns of keys and indexes in lower case: all, where one is on an expression."""
     terms = [term for index in table.indexes for term in index.terms]
     if any(term.name is None for term in terms):
-        return frozenset(column.name.lower() for column in table.columns)
-    return frozenset(term.name.lower() for term in terms if term.name)
+        return frozenset(fold_ascii(column.name) for column in table.columns)
+    return frozenset(fold_ascii(term.name) for term in terms if term.name)
 
 
 def unreadable(connection: sqlite3.Connection, table: SourceTable) -> dict[str, str]:
