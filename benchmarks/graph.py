@@ -62,11 +62,6 @@ class Recorder(Session):
         self.statements.append((sql, params))
         return super().rows(sql, params, heavy=heavy)
 
-    def row(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
-        """Keep and run a statement."""
-        self.statements.append((sql, params))
-        return super().row(sql, params)
-
     def write(self, sql: str, params: Sequence[Any] = (), *, repeatable: bool = True) -> list[Row]:
         """Keep a statement, and run it unless dry."""
         self.statements.append((sql, params))

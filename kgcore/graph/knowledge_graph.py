@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -50,6 +51,11 @@ class KnowledgeGraph(Entities, Relationships, Missions, Files, Traversal, Search
             raise SettingsError(
                 "KnowledgeGraph needs a backend or db_path, one of the two",
                 "write KnowledgeGraph(db_path=…), or use get_knowledge_graph()",
+            )
+        if isinstance(backend, str | PathLike):
+            raise SettingsError(
+                f"KnowledgeGraph takes a backend, and {str(backend)!r} is none",
+                f"write KnowledgeGraph(db_path={str(backend)!r})",
             )
         if backend is None:
             backend = SQLiteBackend(db_path or "")

@@ -76,15 +76,7 @@ class Optimizer:
         ``run`` is False; SQLite only plans it. Raises :class:`SettingsError` for anything but one
         statement that reads.
         """
-        if not postgres_plans.single_statement(without_literals(sql)):
-            raise SettingsError(
-                "only one statement that reads can be explained: SELECT, WITH, VALUES or TABLE",
-                "leave out what follows the first semicolon",
-            )
-        statement = sql.strip().rstrip(";")
-        if isinstance(self.backend, PostgreSQLBackend):
-            return postgres_plans.explain(self.backend, statement, params, run=run)
-        return sqlite.explain(self.backend, statement, params)
+        return self._explained(sql, params, run=run, heavy=False)
 
     def explain_query(self, query: GraphQuery, entity_id: int | None = None) -> tuple[Plan, ...]:
         """Return how the database does a call of the library, a plan for each of its statements.
@@ -95,7 +87,10 @@ class Optimizer:
 
     def explain_call(self, call: Callable[[KnowledgeGraph], object]) -> tuple[Plan, ...]:
         """Return how the database does what ``call`` reads: ``lambda kg: kg.find_related(1)``."""
-        return tuple(self.explain(*sent) for sent in statements(self.backend, call))
+        return tuple(
+            self._explained(sent.sql, sent.params, run=True, heavy=sent.heavy)
+            for sent in statements(self.backend, call)
+        )
 
     def analyze(self) -> tuple[str, ...]:
         """Bring the planner's statistics up to date; return the tables' names."""
@@ -118,6 +113,17 @@ class Optimizer:
             self.settings(),
             self._notes(),
         )
+
+    def _explained(self, sql: str, params: Sequence[Any], *, run: bool, heavy: bool) -> Plan:
+        if not postgres_plans.single_statement(without_literals(sql)):
+            raise SettingsError(
+                "only one statement that reads can be explained: SELECT, WITH, VALUES or TABLE",
+                "leave out what follows the first semicolon",
+            )
+        statement = sql.strip().rstrip(";")
+        if isinstance(self.backend, PostgreSQLBackend):
+            return postgres_plans.explain(self.backend, statement, params, run=run, heavy=heavy)
+        return sqlite.explain(self.backend, statement, params)
 
     def _notes(self) -> tuple[str, ...]:
         if not isinstance(self.backend, PostgreSQLBackend):

@@ -1,5 +1,6 @@
 """Search by metadata and by text."""
 
+import json
 from typing import Any
 
 import pytest
@@ -144,6 +145,29 @@ def test_search(texts: KnowledgeGraph, query: str, expected: list[str]) -> None:
     of_bugs = [row["name"] for row in texts.search(query, "bug")]
     bugs = {"crash", "my parserx.py", "100! percent"}
     assert of_bugs == [name for name in expected if name in bugs]
+
+
+def test_an_empty_type_is_a_type(texts: KnowledgeGraph) -> None:
+    assert texts.search("parser", entity_type="") == []
+    assert texts.find_by_metadata({}, entity_type="") == []
+    texts.add_entity("", "parser of no type", {"k": 1})
+    assert [row["name"] for row in texts.search("parser", entity_type="")] == ["parser of no type"]
+    assert len(texts.find_by_metadata({"k": 1}, entity_type="")) == 1
+
+
+@pytest.mark.parametrize("query", ["café", "É", "a/b", "tab\there", 'quote"', "back\\slash", "A"])
+def test_search_sees_through_escapes(graph: KnowledgeGraph, query: str) -> None:
+    """Others write JSON with ``json.dumps``' defaults, or escape even more."""
+    to_json = "CAST(? AS jsonb)" if graph.backend.name == "postgres" else "?"
+    escaped = "".join(f"\\u{ord(character):04x}" for character in query)
+    for name, written in (("1", json.dumps({"k": [query]})), ("2", f'{{"k": "{escaped}"}}')):
+        graph.backend.execute(
+            f"INSERT INTO entities (type, name, metadata) VALUES ('file', ?, {to_json})",
+            (name, written),
+        )
+    graph.backend.commit()
+    graph.add_entity("file", "3", {"k\\": "x"})
+    assert [row["name"] for row in graph.search(query)] == ["1", "2"]
 
 
 def test_search_of_nothing_finds_all(texts: KnowledgeGraph) -> None:
