@@ -3,6 +3,7 @@
 import json
 
 from kgcore.backends import Row
+from kgcore.graph import search_index
 from kgcore.graph.containment import matching, sqlite_candidates
 from kgcore.graph.dialect import Dialect
 from kgcore.graph.entities import ENTITY
@@ -47,18 +48,43 @@ class Search(Part):
         metadata; where the name has it earlier comes first, then the shorter name, then the id.
         SQLite folds the case of ASCII letters only, PostgreSQL that of its locale.
 
-        All entities (of the type) are looked at: at 100,000 some tenths of a second. PostgreSQL
-        finds names by an index where there is one from the extension ``pg_trgm``::
-
-            CREATE INDEX ON entities USING gin (name gin_trgm_ops, (metadata::text) gin_trgm_ops)
+        All entities (of the type) are looked at, unless there is an index for it:
+        :meth:`create_search_index`.
         """
+        session = self._session
         condition, chosen = _of_type(entity_type)
         pattern = _like(text(query))
         # Inside JSON text some characters are escaped.
         in_json = _like(json.dumps(query, ensure_ascii=False)[1:-1])
-        sql = _search(self._session.dialect, condition)
-        params = (pattern, in_json, pattern, *chosen, query, query, count(limit, "limit"))
-        return self._session.records(sql, params, heavy=True)
+        params: list[object] = [pattern, in_json, pattern, *chosen]
+        if (
+            not session.dialect.is_postgres  # Which finds its index by itself.
+            and len(query) >= search_index.SHORTEST
+            and search_index.exists(session.backend)
+        ):
+            condition += f" AND id IN ({_FOUND})"
+            phrase = query.replace('"', '""')
+            params.append(f'"{phrase}"')
+        sql = _search(session.dialect, condition)
+        params += [query, query, count(limit, "limit")]
+        return session.records(sql, params, heavy=True)
+
+    def create_search_index(self) -> None:
+        """Create the index that makes :meth:`search` quick; nothing to do if it is there.
+
+        Each write of an entity takes longer then. Writers wait while it is built: seconds at
+        100,000 entities. Its results are the same as without it. Texts of one or two letters are
+        looked for in all entities even so.
+
+        PostgreSQL's extension ``pg_trgm`` is created where it is missing; its index goes with the
+        old tables when a migration replaces them. Raises :class:`~kgcore.errors.TargetError` where
+        the extension can't be had.
+        """
+        session = self._session
+        session.atomically(lambda: search_index.create(session.backend), repeatable=True)
+
+
+_FOUND = f"SELECT rowid FROM {search_index.SQLITE_TABLE} WHERE {search_index.SQLITE_TABLE} MATCH ?"
 
 
 def _of_type(entity_type: str | None) -> tuple[str, list[str]]:

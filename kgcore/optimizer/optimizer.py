@@ -8,7 +8,7 @@ from psycopg2.sql import SQL, Identifier
 from kgcore.backends import KGBackend, PostgreSQLBackend, SQLiteBackend
 from kgcore.backends.placeholders import without_literals
 from kgcore.errors import SettingsError
-from kgcore.graph import KnowledgeGraph
+from kgcore.graph import KnowledgeGraph, search_index
 from kgcore.optimizer import (
     postgres_indexes,
     postgres_plans,
@@ -27,6 +27,9 @@ from kgcore.optimizer.model import (
     TableState,
 )
 from kgcore.optimizer.queries import GraphQuery, named_call, statements
+
+#: From here on a search that looks at all of them takes long enough to be noticed.
+_MANY_ENTITIES = 20_000
 
 
 class Optimizer:
@@ -126,9 +129,11 @@ class Optimizer:
         return sqlite.explain(self.backend, statement, params)
 
     def _notes(self) -> tuple[str, ...]:
+        slow_search = self._without_search_index()
         if not isinstance(self.backend, PostgreSQLBackend):
-            return sqlite.notes(self.backend)
+            return (*sqlite.notes(self.backend), *slow_search)
         notes = [
+            *slow_search,
             f"index use is counted since {postgres_tables.counted_since(self.backend)}, on this"
             " server alone: not on replicas",
             f"bloat is {METHOD}",
@@ -136,6 +141,12 @@ class Optimizer:
         if self.memory is None and server_settings.server_memory(self.backend) is None:
             notes.append("the server's memory is unknown: --memory 16GB gives more suggestions")
         return tuple(notes)
+
+    def _without_search_index(self) -> tuple[str, ...]:
+        rows = sum(table.rows or 0 for table in self.tables() if table.name == "entities")
+        if rows < _MANY_ENTITIES or search_index.exists(self.backend):
+            return ()
+        return (f"search looks at all {rows:,} entities: kg.create_search_index() spares that",)
 
     def _care(self, command: str, in_sqlite: Callable[[SQLiteBackend], None]) -> tuple[str, ...]:
         names = tuple(table.name for table in self.tables())

@@ -62,6 +62,7 @@ CALLS = st.one_of(
     call("log_file_snapshot", NAMES, NAMES, st.none() | SMALL, st.none(), st.none(), METADATA),
     call("rolled_back", TYPES, NAMES),
     call("written_by_others", PLACES, SCALARS),
+    call("create_search_index"),
 )
 
 
