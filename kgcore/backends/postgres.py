@@ -133,8 +133,12 @@ class PostgreSQLBackend(KGBackend):
             ) from None
 
     def pool_stats(self) -> PoolStats:
-        """Return how many connections are open, available, waited for."""
+        """Return how many connections to the primary are open, available, waited for."""
         return self.pool.stats()
+
+    def replica_pool_stats(self) -> dict[str, PoolStats]:
+        """Return the same of each replica's pool, by its name."""
+        return {} if self._replicas is None else self._replicas.pool_stats()
 
     def replica_stats(self) -> dict[str, ReplicaStats]:
         """Return how far each replica is behind, and why one is not read from, by its name."""

@@ -92,7 +92,12 @@ class KnowledgeGraph(Entities, Relationships, Missions, Files, Traversal, Search
     def pool_stats(self) -> PoolStats | None:
         """Return the numbers of PostgreSQL's connection pool; None on SQLite, which has none."""
         backend = self.backend
-        return backend.pool.stats() if isinstance(backend, PostgreSQLBackend) else None
+        return backend.pool_stats() if isinstance(backend, PostgreSQLBackend) else None
+
+    def replica_pool_stats(self) -> dict[str, PoolStats]:
+        """Return the same of the pool of each replica, by its name; without replicas none."""
+        backend = self.backend
+        return backend.replica_pool_stats() if isinstance(backend, PostgreSQLBackend) else {}
 
     def close(self) -> None:
         """Close the backend; what is not committed is undone."""
