@@ -8,10 +8,12 @@ kept up by triggers. It holds no texts itself. Both databases fold more letters 
 search does, and look at what they find there once more.
 """
 
+import sqlite3
+
 from psycopg2.errors import FeatureNotSupported, InsufficientPrivilege, UndefinedFile
 
 from kgcore.backends import KGBackend, PostgreSQLBackend
-from kgcore.errors import TargetError
+from kgcore.errors import SourceError, TargetError
 
 POSTGRES_INDEX = "idx_entities_search"
 SQLITE_TABLE = "entities_search"
@@ -63,11 +65,11 @@ def exists(backend: KGBackend) -> bool:
 def create(backend: KGBackend) -> None:
     """Make the index in the open transaction, unless it is there.
 
-    Raises :class:`TargetError` where PostgreSQL has no ``pg_trgm``, or the role may not create it.
+    Raises :class:`TargetError` where PostgreSQL has no ``pg_trgm``, or the role may not create it,
+    :class:`SourceError` where SQLite was built without what it needs.
     """
     if not isinstance(backend, PostgreSQLBackend):
-        for statement in () if exists(backend) else _SQLITE:
-            backend.execute(statement)
+        _create_in_sqlite(backend)
         return
     try:
         for statement in _POSTGRES:
@@ -82,4 +84,17 @@ def create(backend: KGBackend) -> None:
             f"the index can't be created: {error.diag.message_primary}",
             "as the owner of the database: CREATE EXTENSION pg_trgm; the index can be created by"
             " the owner of the table",
+        ) from None
+
+
+def _create_in_sqlite(backend: KGBackend) -> None:
+    try:
+        for statement in () if exists(backend) else _SQLITE:
+            backend.execute(statement)
+    except sqlite3.OperationalError as error:
+        if "no such" not in str(error):  # Neither a module nor a tokenizer.
+            raise
+        raise SourceError(
+            f"this SQLite ({sqlite3.sqlite_version}) can't have the index: {error}",
+            "it needs FTS5, and version 3.34 or newer",
         ) from None

@@ -117,6 +117,8 @@ def answers(graph: KnowledgeGraph) -> list[Any]:
         lambda: graph.find_by_metadata({"k": None}),
         lambda: graph.search("A"),
         lambda: graph.search("ä"),
+        lambda: graph.search("it's"),
+        lambda: graph.search("ABC"),
         graph.list_relationships,
         lambda: graph.list_relationships(relationship_type="worked_on", limit=2),
     ]
