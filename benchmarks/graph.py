@@ -2,7 +2,9 @@
 
 Everything is private: the servers' settings are PostgreSQL's own, commits are durable. *Bare* is
 the same SQL with the same values through one connection in autocommit mode, measured in turn with
-the calls. Medians; *least* is the PostgreSQL column of the migration guide.
+the calls. Medians; *least* is the PostgreSQL column of the migration guide. The aims: no call takes
+more than 1.25 times as long as bare, risky files 40 ms, stats 15 ms. Risky files and stats are
+measured once more on a graph with few bugs and failed missions, as real ones have.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from kgcore.graph.session import Session
 from workers.embedded import PostgresServer
 
 THREADS = 10
+MOST_RATIO = 1.25
 Statement = tuple[str, Sequence[Any]]
 
 
@@ -42,7 +45,19 @@ class Operation:
     call: Callable[[KnowledgeGraph, int], object]
     writes: bool = False
     guide_ms: tuple[float, float] | None = None  # SQLite, PostgreSQL.
+    aim_ms: float | None = None  # PostgreSQL.
     rounds: int = 200
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The same graph on both databases, and a bare connection to the second."""
+
+    lite: KnowledgeGraph
+    of_lite: Sample
+    big: KnowledgeGraph
+    of_big: Sample
+    bare: Any
 
 
 class _Captured(Exception):  # noqa: N818  # A signal, not an error.
@@ -62,17 +77,26 @@ class Recorder(Session):
         self.statements.append((sql, params))
         return super().rows(sql, params, heavy=heavy)
 
-    def row(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
-        """Keep and run a statement."""
-        self.statements.append((sql, params))
-        return super().row(sql, params)
-
     def write(self, sql: str, params: Sequence[Any] = (), *, repeatable: bool = True) -> list[Row]:
         """Keep a statement, and run it unless dry."""
         self.statements.append((sql, params))
         if self.dry:
             raise _Captured
         return super().write(sql, params, repeatable=repeatable)
+
+
+def of_all() -> list[Operation]:
+    """Return what is measured on both graphs."""
+    return [
+        Operation(
+            "risky files",
+            lambda g, _: g.get_risky_files(),
+            guide_ms=(450, 80),
+            aim_ms=40,
+            rounds=15,
+        ),
+        Operation("stats", lambda g, _: g.get_stats(), guide_ms=(320, 60), aim_ms=15, rounds=25),
+    ]
 
 
 def operations(sample: Sample) -> list[Operation]:
@@ -86,7 +110,7 @@ def operations(sample: Sample) -> list[Operation]:
         Operation("find by id", lambda g, n: g.get_entity(one(entities, n)), guide_ms=(2, 1)),
         Operation(
             "find related (10)",
-            lambda g, n: g.find_related(one(missions, n), "worked_on"),
+            lambda g, n: g.find_related(one(sample.of_ten, n), "worked_on"),
             guide_ms=(15, 5),
         ),
         Operation(
@@ -101,8 +125,7 @@ def operations(sample: Sample) -> list[Operation]:
             writes=True,
             guide_ms=(8, 3),
         ),
-        Operation("risky files", lambda g, _: g.get_risky_files(), guide_ms=(450, 80), rounds=15),
-        Operation("stats", lambda g, _: g.get_stats(), guide_ms=(320, 60), rounds=25),
+        *of_all(),
         Operation(
             "merge metadata",
             lambda g, n: g.update_entity(one(files, n), {"seen": n}, merge=True),
@@ -138,49 +161,68 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kg-bench-") as name:
         scratch = Path(name)
         scratch.chmod(0o755)
-        with (
-            PostgresServer(scratch / "pg") as server,
-            KnowledgeGraph(db_path=scratch / "kg.db") as lite,
-            KnowledgeGraph(_backend(server)) as big,
-        ):
-            big.init_schema()
-            print(
-                f"{choice.entities:,} entities, {choice.relationships:,} relationships", flush=True
-            )
-            samples = []
-            for graph in (lite, big):
-                began = time.perf_counter()
-                samples.append(fill(graph, choice.entities, choice.relationships))
-                print(f"filled {graph.backend.name} in {time.perf_counter() - began:.1f} s")
-            lite.backend.execute("ANALYZE")
-            lite.backend.commit()
-            bare = _connection(server)
-            bare.cursor().execute("VACUUM ANALYZE")
-            _calls(lite, samples[0], big, samples[1], bare)
-            _bulk(lite, big, bare)
-            _concurrently(lite, big, server)
+        with PostgresServer(scratch / "pg") as server:
+            print(f"{choice.entities:,} entities, {choice.relationships:,} relationships")
+            with _graphs(server, scratch, choice) as graphs:
+                _calls(graphs, operations(graphs.of_lite), operations(graphs.of_big))
+                _bulk(graphs.lite, graphs.big, graphs.bare)
+                _concurrently(graphs.lite, graphs.big, server)
+            print("no caused_bug, 74 failed missions:")
+            with _graphs(server, scratch, choice, few_flags=True) as graphs:
+                _calls(graphs, of_all(), of_all())
 
 
-def _calls(
-    lite: KnowledgeGraph, of_lite: Sample, big: KnowledgeGraph, of_big: Sample, bare: Any
-) -> None:
-    header = ("median ms", "SQLite", "PostgreSQL", "bare", "ratio", "guide", "least")
-    print("{:22}{:>10}{:>12}{:>10}{:>8}{:>14}{:>8}".format(*header))
-    for on_lite, on_big in zip(operations(of_lite), operations(of_big), strict=True):
+@contextlib.contextmanager
+def _graphs(
+    server: PostgresServer, scratch: Path, choice: argparse.Namespace, *, few_flags: bool = False
+) -> Iterator[Graphs]:
+    """Fill a graph on each database, and have PostgreSQL's tables vacuumed."""
+    database = "few" if few_flags else "many"
+    _connection(server).cursor().execute(f"CREATE DATABASE {database}")
+    with (
+        KnowledgeGraph(db_path=scratch / f"{database}.db") as lite,
+        KnowledgeGraph(_backend(server, database)) as big,
+    ):
+        big.init_schema()
+        samples = []
+        for graph in (lite, big):
+            began = time.perf_counter()
+            sample = fill(graph, choice.entities, choice.relationships, few_flags=few_flags)
+            samples.append(sample)
+            seconds = time.perf_counter() - began
+            print(f"filled {graph.backend.name} in {seconds:.1f} s", flush=True)
+        lite.backend.execute("ANALYZE")
+        lite.backend.commit()
+        bare = _connection(server, database)
+        bare.cursor().execute("VACUUM ANALYZE")
+        yield Graphs(lite, samples[0], big, samples[1], bare)
+
+
+def _calls(graphs: Graphs, on_lite: list[Operation], on_big: list[Operation]) -> None:
+    header = ("median ms", "SQLite", "PostgreSQL", "bare", "ratio", "<= 1.25", "guide", "least")
+    print("{:22}{:>10}{:>12}{:>10}{:>8}{:>9}{:>14}{:>8}  aim".format(*header))
+    for lite, big in zip(on_lite, on_big, strict=True):
         numbers = itertools.count(1)
         lite_ms = _median(
-            [_timed(on_lite.call, lite, next(numbers)) for _ in range(on_lite.rounds)]
+            [_timed(lite.call, graphs.lite, next(numbers)) for _ in range(lite.rounds)]
         )
-        big_ms, bare_ms = _side_by_side(on_big, big, bare)
-        guide, least = "", ""
-        if on_big.guide_ms is not None:
-            guide = f"{on_big.guide_ms[0]:g} -> {on_big.guide_ms[1]:g}"
-            least = "met" if big_ms <= on_big.guide_ms[1] else "MISSED"
+        big_ms, bare_ms = _side_by_side(big, graphs.big, graphs.bare)
+        guide, least, aim = "", "", ""
+        if big.guide_ms is not None:
+            guide = f"{big.guide_ms[0]:g} -> {big.guide_ms[1]:g}"
+            least = _judged(big_ms, big.guide_ms[1])
+        if big.aim_ms is not None:
+            aim = f"{big.aim_ms:g} ms {_judged(big_ms, big.aim_ms)}"
+        ratio = big_ms / bare_ms
         print(
-            f"{on_big.name:22}{lite_ms:>10.2f}{big_ms:>12.2f}{bare_ms:>10.2f}"
-            f"{big_ms / bare_ms:>8.2f}{guide:>14}{least:>8}",
+            f"{big.name:22}{lite_ms:>10.2f}{big_ms:>12.2f}{bare_ms:>10.2f}{ratio:>8.2f}"
+            f"{_judged(ratio, MOST_RATIO):>9}{guide:>14}{least:>8}  {aim}",
             flush=True,
         )
+
+
+def _judged(found: float, most: float) -> str:
+    return "met" if found <= most else "MISSED"
 
 
 def _side_by_side(operation: Operation, graph: KnowledgeGraph, bare: Any) -> tuple[float, float]:
@@ -192,6 +234,10 @@ def _side_by_side(operation: Operation, graph: KnowledgeGraph, bare: Any) -> tup
     theirs: list[float] = []
     with bare.cursor() as cursor:
         for number in range(operation.rounds):
+            if not operation.writes:
+                # The statements of a read are found out by making it: so bare finds its pages in
+                # memory, and the call shall, too.
+                operation.call(graph, 2 * number + 10**6)
             ours.append(_timed(operation.call, graph, 2 * number + 10**6))
             recorder.statements.clear()
             recorder.dry = operation.writes
@@ -249,7 +295,7 @@ def _concurrently(lite: KnowledgeGraph, big: KnowledgeGraph, server: PostgresSer
 
     def write_bare(thread: int, number: int) -> None:
         if not hasattr(local, "cursor"):
-            local.cursor = _connection(server).cursor()
+            local.cursor = _connection(server, "many").cursor()
         ids = []
         for name in (f"{number % 50}", f"bare {thread}/{number}"):
             local.cursor.execute(entity, ("busy", name, "{}", None, None))
@@ -257,7 +303,7 @@ def _concurrently(lite: KnowledgeGraph, big: KnowledgeGraph, server: PostgresSer
         local.cursor.execute(relationship, ("busy", "{}", None, *ids))
 
     writers = (("SQLite", with_graph(lite)), ("PostgreSQL", with_graph(big)), ("bare", write_bare))
-    print(f"{THREADS} threads that write, 20 % of the entities the same for all:")
+    print(f"{THREADS} threads that write, 50 names the same for all (guide: LOCKS -> no locks):")
     for name, write in writers:
         _write_in_threads(name, write, rounds=60)
     print(f"pool afterwards: {big.pool_stats()}")
@@ -294,17 +340,17 @@ def _ready(statement: Statement) -> Statement:
     return to_psycopg2(sql), portable([None if value is NOW else value for value in params])
 
 
-def _backend(server: PostgresServer) -> PostgreSQLBackend:
+def _backend(server: PostgresServer, database: str) -> PostgreSQLBackend:
     return PostgreSQLBackend(
-        server.host, server.port, server.database, server.user, server.password, pool_size=THREADS
+        server.host, server.port, database, server.user, server.password, pool_size=THREADS
     )
 
 
-def _connection(server: PostgresServer) -> Any:
+def _connection(server: PostgresServer, database: str | None = None) -> Any:
     connection = psycopg2.connect(
         host=server.host,
         port=server.port,
-        dbname=server.database,
+        dbname=database or server.database,
         user=server.user,
         password=server.password,
     )

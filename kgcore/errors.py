@@ -67,9 +67,17 @@ class TargetError(KGError):
 
 
 class TargetUnreachableError(TargetError):
-    """PostgreSQL can't be connected to: it may be back in a moment, or the settings are wrong."""
+    """PostgreSQL can't be connected to.
+
+    ``passing`` says that it may be back in a moment: nobody listens, it is starting up or full.
+    Otherwise a setting is wrong, and trying again changes nothing.
+    """
 
     code = "target-unreachable"
+
+    def __init__(self, message: str, hint: str = "", *, passing: bool = False) -> None:
+        super().__init__(message, hint)
+        self.passing = passing
 
 
 class PoolTimeoutError(TargetError):

@@ -93,6 +93,13 @@ class KGBackend(ABC):
         """Return all rows."""
         return self._fetch(sql, params, all_rows)
 
+    def read(self, sql: str, params: Params = ()) -> list[Row]:
+        """Return all rows of a statement of which the caller knows that it only reads.
+
+        On PostgreSQL that spares finding out whether it does: one that writes is committed.
+        """
+        return self.fetchall(sql, params)
+
     def fetch_and_commit(self, sql: str, params: Params = ()) -> list[Row]:
         """Run a statement that writes, keep its work, and return its rows (``RETURNING …``).
 

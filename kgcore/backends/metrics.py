@@ -33,18 +33,26 @@ _COUNTERS = {
 }
 
 
+_Labels = tuple[str, str]  # pool, server
+
+
 class HasPool(Protocol):
     """A backend or graph with a connection pool: ``PostgreSQLBackend``, ``KnowledgeGraph``."""
 
     def pool_stats(self) -> PoolStats | None:
         """Return the pool's numbers; None where there is no pool."""
 
+    def replica_pool_stats(self) -> dict[str, PoolStats]:
+        """Return the numbers of the replicas' pools by their names; empty without replicas."""
+
 
 class PoolCollector(Collector):
-    """Gives the numbers of pools at the moment of a scrape, each with its name as label ``pool``.
+    """Gives the numbers of pools at the moment of a scrape.
 
-    ``pools`` are backends or graphs by name. What has no pool (a graph on SQLite) gives nothing.
-    A scrape asks no server anything. Counters start again at 0 when a closed backend connects.
+    Each has its name as label ``pool``, and as label ``server`` either ``primary`` or the name of
+    the replica that its connections lead to. ``pools`` are backends or graphs by name. What has no
+    pool (a graph on SQLite) gives nothing. A scrape asks no server anything. Counters start again
+    at 0 when a closed backend connects.
     """
 
     def __init__(self, pools: Mapping[str, HasPool]) -> None:
@@ -56,14 +64,20 @@ class PoolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; the registry calls this."""
-        found = {name: pool.pool_stats() for name, pool in self._pools.items()}
-        return self._families({name: stats for name, stats in found.items() if stats is not None})
+        found: dict[_Labels, PoolStats] = {}
+        for name, pool in self._pools.items():
+            primary = pool.pool_stats()
+            if primary is not None:
+                found[name, "primary"] = primary
+            for replica, stats in pool.replica_pool_stats().items():
+                found[name, replica] = stats
+        return self._families(found)
 
-    def _families(self, found: Mapping[str, PoolStats]) -> Iterator[Metric]:
+    def _families(self, found: Mapping[_Labels, PoolStats]) -> Iterator[Metric]:
         kinds = ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS))
         for make, described in kinds:
             for field, (metric, text) in described.items():
-                family = make(metric, text, labels=["pool"])
-                for name, stats in found.items():
-                    family.add_metric([name], getattr(stats, field))
+                family = make(metric, text, labels=["pool", "server"])
+                for labels, stats in found.items():
+                    family.add_metric(labels, getattr(stats, field))
                 yield family

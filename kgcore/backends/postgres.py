@@ -133,26 +133,31 @@ class PostgreSQLBackend(KGBackend):
             ) from None
 
     def pool_stats(self) -> PoolStats:
-        """Return how many connections are open, available, waited for."""
+        """Return how many connections to the primary are open, available, waited for."""
         return self.pool.stats()
+
+    def replica_pool_stats(self) -> dict[str, PoolStats]:
+        """Return the same of each replica's pool, by its name."""
+        return {} if self._replicas is None else self._replicas.pool_stats()
 
     def replica_stats(self) -> dict[str, ReplicaStats]:
         """Return how far each replica is behind, and why one is not read from, by its name."""
         return {} if self._replicas is None else self._replicas.stats()
 
+    def read(self, sql: str, params: Params = ()) -> list[Row]:
+        """Return all rows of a statement of which the caller knows that it only reads."""
+        if self._replicas is not None or self.in_transaction:
+            return self.fetchall(sql, params)
+        return self._in_autocommit(sql, params)
+
     def fetch_and_commit(self, sql: str, params: Params = ()) -> list[Row]:
         """Run a statement that writes, in one round trip; return its rows."""
         if self.in_transaction:
             return self.fetchall(sql, params)
-        connection = self.pool.getconn()
         try:
-            connection.autocommit = True  # BEGIN and COMMIT around it would be two more.
-            with connection.cursor() as cursor:
-                cursor.execute(to_psycopg2(sql), portable(params))
-                return all_rows(cursor)
+            return self._in_autocommit(sql, params)
         finally:
             self._note_write()
-            self.pool.putconn(connection)
 
     def commit(self) -> None:
         """End this thread's transaction and keep its work.
@@ -224,6 +229,16 @@ class PostgreSQLBackend(KGBackend):
         if connection is None:
             raise TargetError("this thread has no open transaction", "begin one with execute()")
         return connection
+
+    def _in_autocommit(self, sql: str, params: Params) -> list[Row]:
+        connection = self.pool.getconn()
+        try:
+            connection.autocommit = True  # BEGIN and COMMIT around it would be two round trips.
+            with connection.cursor() as cursor:
+                cursor.execute(to_psycopg2(sql), portable(params))
+                return all_rows(cursor)
+        finally:
+            self.pool.putconn(connection)
 
     def _run(self, sql: str, params: Params, take: Take[T]) -> T:
         with self._connection().cursor() as cursor:

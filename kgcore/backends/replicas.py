@@ -22,7 +22,7 @@ from psycopg2.errors import QueryCanceled
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 from kgcore.backends.base import NotARead
-from kgcore.backends.pool import ConnectionPool
+from kgcore.backends.pool import ConnectionPool, PoolStats
 from kgcore.errors import KGError
 
 T = TypeVar("T")
@@ -146,6 +146,10 @@ class Replicas:
                 fault = f"it is more than {self._max_lag:g} s behind"
             found[name] = ReplicaStats(lag if math.isfinite(lag) else None, fault)
         return found
+
+    def pool_stats(self) -> dict[str, PoolStats]:
+        """Return the numbers of each replica's pool by its name; no server is asked."""
+        return {name: replica.pool.stats() for name, replica in self._replicas.items()}
 
     def close(self) -> None:
         """Close the pools."""

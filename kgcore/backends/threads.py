@@ -2,8 +2,9 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -18,11 +19,12 @@ class PerThread(Generic[T]):
 
     def __init__(self) -> None:
         self._local = threading.local()
+        _ALL.add(self)
 
     def get(self) -> T | None:
         """Return this thread's value, or None."""
         slot: _Slot[T] | None = getattr(self._local, "slot", None)
-        return None if slot is None or slot.pid != os.getpid() else slot.value
+        return None if slot is None else slot.value
 
     def set(self, value: T, release: Callable[[T], None]) -> None:
         """Set this thread's value; it has none."""
@@ -34,6 +36,10 @@ class PerThread(Generic[T]):
         if value is not None:
             self._local.slot.value = None
         return value
+
+    def after_fork_in_child(self) -> None:
+        """Forget all values. The interpreter calls it in a forked child; nobody else should."""
+        self._local = threading.local()
 
 
 class _Slot(Generic[T]):
@@ -47,3 +53,14 @@ class _Slot(Generic[T]):
     def __del__(self) -> None:
         if self.value is not None and self.pid == os.getpid():
             self.release(self.value)
+
+
+_ALL: "weakref.WeakSet[PerThread[Any]]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for values in list(_ALL):
+        values.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

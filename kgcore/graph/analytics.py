@@ -4,7 +4,7 @@ from typing import Any
 
 from kgcore.backends import Row
 from kgcore.graph.missions import DIGITS
-from kgcore.graph.risk import risky_files
+from kgcore.graph.risk import FEW, FLAGS, flagged_files, risky_files
 from kgcore.graph.session import Part
 from kgcore.graph.values import count
 
@@ -54,7 +54,12 @@ class Analytics(Part):
         """
         if count(limit, "limit") == 0:
             return []
-        rows = self._session.rows(*risky_files(self._session.dialect, limit), heavy=True)
+        session = self._session
+        rows: list[Row] = []
+        if session.rows(FLAGS)[0]["flags"] <= FEW:
+            rows = session.rows(*flagged_files(limit), heavy=True)
+        if not rows:
+            rows = session.rows(*risky_files(session.dialect, limit), heavy=True)
         found: list[Row] = []
         for row in rows:
             counts = {name: row[name] if name == "file_path" else int(row[name]) for name in row}

@@ -1,8 +1,8 @@
 """Many entities or relationships at once."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from kgcore.graph.dialect import NOW, Dialect
 from kgcore.graph.entities import upsert_entity
@@ -11,12 +11,14 @@ from kgcore.graph.relationships import refusing_deleted
 from kgcore.graph.session import Part
 from kgcore.graph.values import Metadata, metadata_text, text
 
-T = TypeVar("T")
 EntityRow = tuple[str, str] | tuple[str, str, Metadata | None]
 RelationshipRow = tuple[int, int, str] | tuple[int, int, str, Metadata | None]
 
-#: One statement takes so many rows as one JSON parameter.
-_BATCH_ROWS = 5_000
+#: One statement takes so many rows as one JSON parameter, and no more characters than these but
+#: for a single larger row. PostgreSQL's limit for the elements of an array in JSONB is 256 MiB, and
+#: a character has up to 4 bytes.
+BATCH_ROWS = 5_000
+BATCH_CHARACTERS = 4 * 2**20
 
 
 class Bulk(Part):
@@ -48,7 +50,7 @@ class Bulk(Part):
         def write() -> dict[tuple[str, str], int]:
             return {
                 (row["type"], row["name"]): row["id"]
-                for batch in _batches(rows)
+                for batch in batches(rows)
                 for row in session.write(sql, (NOW, NOW, batch))
             }
 
@@ -69,14 +71,14 @@ class Bulk(Part):
         sql = _insert_relationships(session.dialect)
 
         def write() -> list[int]:
-            for batch in _batches(ends):
+            for batch in batches(ends):
                 missing = session.rows(_missing(session.dialect), (batch,))
                 if missing:
                     raise unknown_entities([row["id"] for row in missing])
             # New ids only rise, in the order of the rows, whatever order RETURNING has.
             return [
                 identity
-                for batch in _batches(rows)
+                for batch in batches(rows)
                 for identity in sorted(row["id"] for row in session.write(sql, (NOW, batch)))
             ]
 
@@ -85,10 +87,19 @@ class Bulk(Part):
         return refusing_deleted(lambda: session.atomically(write, repeatable=False), ends)
 
 
-def _batches(rows: Sequence[Any]) -> Iterator[list[Any]]:
-    remaining = iter(rows)
-    while batch := list(islice(remaining, _BATCH_ROWS)):
-        yield batch
+def batches(rows: Iterable[Any]) -> Iterator[str]:
+    """Yield JSON arrays of the rows, in order and none too large for one statement."""
+    batch: list[str] = []
+    characters = 0
+    for row in rows:
+        element = json.dumps(row, ensure_ascii=False)
+        if batch and (len(batch) == BATCH_ROWS or characters + len(element) > BATCH_CHARACTERS):
+            yield f"[{','.join(batch)}]"
+            batch, characters = [], 0
+        batch.append(element)
+        characters += len(element)
+    if batch:
+        yield f"[{','.join(batch)}]"
 
 
 def _entity_rows(dialect: Dialect) -> str:
@@ -114,7 +125,8 @@ def _fields(dialect: Dialect, *types: str) -> list[str]:
 def _elements(dialect: Dialect) -> str:
     """Return the FROM clause that yields the elements of a JSON parameter, in order."""
     if dialect.is_postgres:
-        return "FROM jsonb_array_elements(?) WITH ORDINALITY AS j(value, place) ORDER BY place"
+        elements = "jsonb_array_elements(CAST(? AS jsonb))"
+        return f"FROM {elements} WITH ORDINALITY AS j(value, place) ORDER BY place"
     return "FROM json_each(?) ORDER BY key"
 
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from kgcore.backends import Row
+from kgcore.graph.values import instant_text, parsed_metadata
+
 
 class _Now:
     """A parameter that stands for the time at which its statement runs."""
@@ -44,7 +47,25 @@ class Dialect:
         """Return an aware time as a parameter that :meth:`instant` can be compared with."""
         if self.is_postgres:
             return time
-        return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+    def metadata(self, stored: Any) -> Any:
+        """Return metadata as the graph's callers get it: ``{}`` where it is missing or ``null``.
+
+        PostgreSQL's comes parsed, so a text is a JSON string there. Raises as
+        :func:`~kgcore.graph.values.parsed_metadata`.
+        """
+        value = stored if self.is_postgres else parsed_metadata(stored)
+        return {} if value is None else value
+
+    def record(self, row: Row) -> Row:
+        """Return a row as the graph's callers get it; changes the row itself."""
+        if "metadata" in row:
+            row["metadata"] = self.metadata(row["metadata"])
+        for name in ("created_at", "updated_at"):
+            if name in row:
+                row[name] = instant_text(row[name])
+        return row
 
     def latest(self, column: str) -> str:
         """Return what an upsert sets a timestamp column to.

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 
 from kgcore.backends import Row
 from kgcore.graph.dialect import NOW, Dialect
+from kgcore.graph.filters import Filter
 from kgcore.graph.session import Part
-from kgcore.graph.values import Metadata, count, metadata_text, metadata_value, record, text
+from kgcore.graph.values import Metadata, count, metadata_text, text
 
 ENTITY = "id, type, name, metadata, created_at, updated_at"
 
@@ -25,16 +25,14 @@ class Entities(Part):
 
     def get_entity(self, entity_id: int) -> Row | None:
         """Return the entity, or None."""
-        row = self._session.row(f"SELECT {ENTITY} FROM entities WHERE id = ?", (entity_id,))
-        return None if row is None else record(row)
+        return self._session.record(f"SELECT {ENTITY} FROM entities WHERE id = ?", (entity_id,))
 
     def find_entity(self, entity_type: str, name: str) -> Row | None:
         """Return the entity with this type and name, or None."""
-        row = self._session.row(
+        return self._session.record(
             f"SELECT {ENTITY} FROM entities WHERE type = ? AND name = ?",
             (text(entity_type), text(name)),
         )
-        return None if row is None else record(row)
 
     def list_entities(
         self,
@@ -48,22 +46,13 @@ class Entities(Part):
         of the page before. What is updated meanwhile moves to the front, so it may come again, or
         not at all if it lay ahead: :meth:`iter_entities` misses none.
         """
-        instant = self._session.dialect.instant("updated_at")
-        conditions: list[str] = []
-        params: list[object] = []
-        if entity_type is not None:
-            conditions.append("type = ?")
-            params.append(text(entity_type))
-        if after is not None:
-            conditions.append(f"({instant}, id) < (?, ?)")
-            time = datetime.fromisoformat(after[0])
-            params += [self._session.dialect.instant_parameter(time), after[1]]
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = self._session.rows(
-            f"SELECT {ENTITY} FROM entities {where} ORDER BY {instant} DESC, id DESC LIMIT ?",
-            (*params, count(limit, "limit")),
+        chosen = Filter(self._session.dialect)
+        chosen.equal("type", entity_type)
+        chosen.behind("updated_at", after)
+        return self._session.records(
+            f"SELECT {ENTITY} FROM entities {chosen.where} {chosen.newest('updated_at')} LIMIT ?",
+            (*chosen.params, count(limit, "limit")),
         )
-        return [record(row) for row in rows]
 
     def iter_entities(self, entity_type: str | None = None, page_size: int = 1000) -> Iterator[Row]:
         """Yield all entities in the order of their ids, a page at a time.
@@ -71,14 +60,7 @@ class Entities(Part):
         It holds no connection between pages. Every entity that is there from start to end comes
         once, whatever others write meanwhile.
         """
-        condition = "" if entity_type is None else "AND type = ?"
-        chosen = () if entity_type is None else (text(entity_type),)
-        sql = f"SELECT {ENTITY} FROM entities WHERE id > ? {condition} ORDER BY id LIMIT ?"
-        rows = self._session.rows(sql, (-(2**63), *chosen, page_size))
-        while rows:
-            last = rows[-1]["id"]
-            yield from map(record, rows)
-            rows = self._session.rows(sql, (last, *chosen, page_size))
+        return self._pages(entity_type, count(page_size, "page_size", least=1))
 
     def update_entity(self, entity_id: int, metadata: Metadata, merge: bool = False) -> bool:
         """Replace the metadata, or set these keys in it; return False if there is no such entity.
@@ -96,16 +78,34 @@ class Entities(Part):
         return session.atomically(lambda: self._merge(entity_id, new), repeatable=True)
 
     def delete_entity(self, entity_id: int) -> bool:
-        """Delete an entity and its relationships; return False if there is no such entity."""
+        """Delete an entity and its relationships; return False if there is no such entity.
+
+        So it does, too, where the connection was lost in a first try that had deleted it.
+        """
         return bool(
             self._session.write("DELETE FROM entities WHERE id = ? RETURNING id", (entity_id,))
         )
+
+    def _pages(self, entity_type: str | None, size: int) -> Iterator[Row]:
+        last = -(2**63)
+        while True:
+            chosen = Filter(self._session.dialect)
+            chosen.equal("type", entity_type)
+            chosen.add("id > ?", last)
+            page = self._session.records(
+                f"SELECT {ENTITY} FROM entities {chosen.where} ORDER BY id LIMIT ?",
+                (*chosen.params, size),
+            )
+            if not page:
+                return
+            yield from page
+            last = page[-1]["id"]
 
     def _merge(self, entity_id: int, new: str) -> bool:
         row = self._session.row("SELECT metadata FROM entities WHERE id = ?", (entity_id,))
         if row is None:
             return False
-        old = metadata_value(row["metadata"])
+        old = self._session.dialect.metadata(row["metadata"])
         merged = metadata_text((old if isinstance(old, dict) else {}) | json.loads(new))
         sql = _update(self._session.dialect, merge=False)
         return bool(self._session.write(sql, (merged, NOW, entity_id)))

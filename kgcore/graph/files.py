@@ -1,9 +1,20 @@
 """Files over time: snapshots of their size and content."""
 
+from datetime import datetime
+
 from kgcore.backends import Row
 from kgcore.graph.dialect import NOW
+from kgcore.graph.filters import Filter, Place
 from kgcore.graph.session import Part
-from kgcore.graph.values import Metadata, count, metadata_text, optional_text, record, text
+from kgcore.graph.values import (
+    Metadata,
+    aware,
+    count,
+    metadata_text,
+    optional_integer,
+    optional_text,
+    text,
+)
 from kgcore.schema import FILE_SNAPSHOTS
 
 _COLUMNS = ", ".join(FILE_SNAPSHOTS.column_names)
@@ -30,8 +41,8 @@ class Files(Part):
             (
                 text(file_path),
                 optional_text(mission_id),
-                size_bytes,
-                lines_of_code,
+                optional_integer(size_bytes, "size_bytes"),
+                optional_integer(lines_of_code, "lines_of_code"),
                 optional_text(content_hash),
                 metadata_text(metadata),
                 NOW,
@@ -40,15 +51,37 @@ class Files(Part):
         )
         return int(rows[0]["id"])
 
-    def get_file_history(self, file_path: str, limit: int = 10) -> list[Row]:
+    def get_file_history(
+        self, file_path: str, limit: int = 10, *, after: Place | None = None
+    ) -> list[Row]:
         """Return a file's snapshots, newest first.
 
         Each is ``dict(id, file_path, mission_id, size_bytes, lines_of_code, hash, created_at,
-        metadata)``.
+        metadata)``. ``after`` goes on behind one: ``(row["created_at"], row["id"])``.
         """
-        rows = self._session.rows(
-            f"SELECT {_COLUMNS} FROM file_snapshots WHERE file_path = ?"
-            f" ORDER BY {self._session.dialect.instant('created_at')} DESC, id DESC LIMIT ?",
-            (text(file_path), count(limit, "limit")),
+        chosen = Filter(self._session.dialect)
+        chosen.equal("file_path", file_path)
+        chosen.behind("created_at", after)
+        return self._session.records(
+            f"SELECT {_COLUMNS} FROM file_snapshots {chosen.where}"
+            f" {chosen.newest('created_at')} LIMIT ?",
+            (*chosen.params, count(limit, "limit")),
         )
-        return [record(row) for row in rows]
+
+    def delete_file_snapshots(
+        self, file_path: str | None = None, *, before: datetime | str | None = None
+    ) -> int:
+        """Delete the snapshots of a file, those older than a time, or both; return how many.
+
+        ``before`` is aware, or UTC; as text it is like ``created_at``. Raises ValueError without
+        either: that would delete all. Those that were deleted in a try whose connection was lost
+        are not counted.
+        """
+        if file_path is None and before is None:
+            raise ValueError("delete_file_snapshots needs file_path, before, or both")
+        chosen = Filter(self._session.dialect)
+        chosen.equal("file_path", file_path)
+        if before is not None:
+            chosen.until("created_at", aware(before))
+        sql = f"DELETE FROM file_snapshots {chosen.where} RETURNING id"
+        return len(self._session.write(sql, chosen.params))

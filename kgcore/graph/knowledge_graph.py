@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -51,6 +52,11 @@ class KnowledgeGraph(Entities, Relationships, Missions, Files, Traversal, Search
                 "KnowledgeGraph needs a backend or db_path, one of the two",
                 "write KnowledgeGraph(db_path=…), or use get_knowledge_graph()",
             )
+        if isinstance(backend, str | PathLike):
+            raise SettingsError(
+                f"KnowledgeGraph takes a backend, and {str(backend)!r} is none",
+                f"write KnowledgeGraph(db_path={str(backend)!r})",
+            )
         if backend is None:
             backend = SQLiteBackend(db_path or "")
             backend.init_schema()
@@ -86,7 +92,12 @@ class KnowledgeGraph(Entities, Relationships, Missions, Files, Traversal, Search
     def pool_stats(self) -> PoolStats | None:
         """Return the numbers of PostgreSQL's connection pool; None on SQLite, which has none."""
         backend = self.backend
-        return backend.pool.stats() if isinstance(backend, PostgreSQLBackend) else None
+        return backend.pool_stats() if isinstance(backend, PostgreSQLBackend) else None
+
+    def replica_pool_stats(self) -> dict[str, PoolStats]:
+        """Return the same of the pool of each replica, by its name; without replicas none."""
+        backend = self.backend
+        return backend.replica_pool_stats() if isinstance(backend, PostgreSQLBackend) else {}
 
     def close(self) -> None:
         """Close the backend; what is not committed is undone."""

@@ -1,11 +1,21 @@
 """Missions: what was tried, how it ended, and what it cost."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from kgcore.backends import Row
 from kgcore.graph.dialect import NOW, Dialect
+from kgcore.graph.filters import Filter, Place
 from kgcore.graph.session import Part
-from kgcore.graph.values import Metadata, count, metadata_text, optional_text, record, text
+from kgcore.graph.values import (
+    Metadata,
+    count,
+    days_before,
+    metadata_text,
+    optional_integer,
+    optional_real,
+    optional_text,
+    text,
+)
 from kgcore.schema import MISSION_HISTORY
 
 SUCCESS = "success"
@@ -16,6 +26,10 @@ _COLUMNS = ", ".join(_NAMES)
 #: Digits after the point of sums and averages: the databases add in different orders, and the last
 #: digits of a double depend on it.
 DIGITS = 6
+_OUTCOMES = (
+    f"count(CASE WHEN status = '{SUCCESS}' THEN 1 END) AS successful,"
+    f" count(CASE WHEN status = '{FAILED}' THEN 1 END) AS failed"
+)
 
 
 class Missions(Part):
@@ -44,20 +58,37 @@ class Missions(Part):
             text(mission_id),
             text(status),
             optional_text(domain),
-            cost_usd,
-            iterations,
-            duration_seconds,
-            files_modified,
+            optional_real(cost_usd, "cost_usd"),
+            optional_integer(iterations, "iterations"),
+            optional_real(duration_seconds, "duration_seconds"),
+            optional_integer(files_modified, "files_modified"),
             metadata_text(metadata),
             NOW,
         )
         return int(self._session.write(_upsert(self._session.dialect), params)[0]["id"])
 
     def get_mission_history(
-        self, status: str | None = None, domain: str | None = None, limit: int = 50
+        self,
+        status: str | None = None,
+        domain: str | None = None,
+        limit: int = 50,
+        *,
+        after: Place | None = None,
     ) -> list[Row]:
-        """Return missions, all or those with this status and domain."""
-        return self._missions({"status": status, "domain": domain}, limit)
+        """Return missions, all or those with this status and domain.
+
+        ``after`` goes on behind a mission: ``(mission["created_at"], mission["id"])``.
+        """
+        return self._missions({"status": status, "domain": domain}, limit, after=after)
+
+    def delete_mission(self, mission_id: str) -> bool:
+        """Delete what is logged of a mission; return False if nothing is.
+
+        An entity of that name, its relationships and file snapshots stay. False comes, too, where
+        the connection was lost in a first try that had deleted it.
+        """
+        sql = "DELETE FROM mission_history WHERE mission_id = ? RETURNING id"
+        return bool(self._session.write(sql, (text(mission_id),)))
 
     def missions_by_domain(self, domain: str, limit: int = 50) -> list[Row]:
         """Return the missions of a domain."""
@@ -73,7 +104,7 @@ class Missions(Part):
 
     def recent_missions(self, days: float = 7, limit: int = 50) -> list[Row]:
         """Return the missions of the last ``days`` times 24 hours."""
-        return self._missions({}, limit, since=datetime.now(UTC) - timedelta(days=days))
+        return self._missions({}, limit, since=days_before(datetime.now(UTC), days))
 
     def similar_missions(self, mission_id: str, limit: int = 10) -> list[Row]:
         """Return the missions most like this one, each with ``shared_files``.
@@ -84,59 +115,60 @@ class Missions(Part):
         """
         dialect = self._session.dialect
         params = (text(mission_id), count(limit, "limit"))
-        return [record(row) for row in self._session.rows(_similar(dialect), params, heavy=True)]
+        return self._session.records(_similar(dialect), params, heavy=True)
 
     def success_rate(self, domain: str | None = None) -> float:
         """Return which part of the missions succeeded, 0 to 1; 0 where there is none.
 
         Those that neither succeeded nor failed are not counted: they may be at work.
         """
-        where, params = _where({"domain": domain})
+        chosen = Filter(self._session.dialect)
+        chosen.equal("domain", domain)
         row = self._session.row(
-            "SELECT count(CASE WHEN status = 'success' THEN 1 END) AS successful,"
-            " count(CASE WHEN status IN ('success', 'failed') THEN 1 END) AS ended"
-            f" FROM mission_history {where}",
-            params,
+            f"SELECT {_OUTCOMES} FROM mission_history {chosen.where}", chosen.params
         )
-        return row["successful"] / row["ended"] if row is not None and row["ended"] else 0.0
+        return 0.0 if row is None else _rate(row)
 
     def cost_by_domain(self) -> list[Row]:
-        """Return ``dict(domain, missions, total_cost_usd, avg_cost_usd)``, the dearest first."""
+        """Return what the missions of each domain cost and how they ended, the dearest first.
+
+        Each is ``dict(domain, missions, total_cost_usd, avg_cost_usd, successful, failed,
+        success_rate)``; the rate is that of :meth:`success_rate`.
+        """
         rows = self._session.rows(
-            "SELECT domain, count(*) AS missions, sum(cost_usd) AS total_cost_usd,"
-            " avg(cost_usd) AS avg_cost_usd FROM mission_history GROUP BY domain"
+            f"SELECT domain, count(*) AS missions, sum(cost_usd) AS total_cost_usd,"
+            f" avg(cost_usd) AS avg_cost_usd, {_OUTCOMES} FROM mission_history GROUP BY domain"
         )
-        found = [
-            row
-            | {
-                "total_cost_usd": round(row["total_cost_usd"] or 0.0, DIGITS),
-                "avg_cost_usd": round(row["avg_cost_usd"] or 0.0, DIGITS),
-            }
-            for row in rows
-        ]
-        return sorted(found, key=lambda row: (-row["total_cost_usd"], row["domain"] or ""))
+        for row in rows:
+            for name in ("total_cost_usd", "avg_cost_usd"):
+                row[name] = round(row[name] or 0.0, DIGITS)
+            row["success_rate"] = _rate(row)
+        return sorted(rows, key=lambda row: (-row["total_cost_usd"], row["domain"] or ""))
 
     def _missions(
-        self, equal: dict[str, str | None], limit: int, since: datetime | None = None
+        self,
+        equal: dict[str, str | None],
+        limit: int,
+        *,
+        since: datetime | None = None,
+        after: Place | None = None,
     ) -> list[Row]:
-        dialect = self._session.dialect
-        instant = dialect.instant("created_at")
-        where, params = _where(equal)
+        chosen = Filter(self._session.dialect)
+        for column, value in equal.items():
+            chosen.equal(column, value)
         if since is not None:
-            where += f" {'AND' if where else 'WHERE'} {instant} >= ?"
-            params.append(dialect.instant_parameter(since))
-        rows = self._session.rows(
-            f"SELECT {_COLUMNS} FROM mission_history {where}"
-            f" ORDER BY {instant} DESC, id DESC LIMIT ?",
-            (*params, count(limit, "limit")),
+            chosen.since("created_at", since)
+        chosen.behind("created_at", after)
+        return self._session.records(
+            f"SELECT {_COLUMNS} FROM mission_history {chosen.where}"
+            f" {chosen.newest('created_at')} LIMIT ?",
+            (*chosen.params, count(limit, "limit")),
         )
-        return [record(row) for row in rows]
 
 
-def _where(equal: dict[str, str | None]) -> tuple[str, list[object]]:
-    given = {name: text(value) for name, value in equal.items() if value is not None}
-    conditions = " AND ".join(f"{name} = ?" for name in given)
-    return (f"WHERE {conditions}" if given else "", list(given.values()))
+def _rate(row: Row) -> float:
+    ended = row["successful"] + row["failed"]
+    return float(row["successful"] / ended) if ended else 0.0
 
 
 def _upsert(dialect: Dialect) -> str:

@@ -1,12 +1,13 @@
 """The evolution report: what the last days brought, as Markdown."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from kgcore.backends import Row
 from kgcore.graph.analytics import Analytics
 from kgcore.graph.dialect import Dialect
+from kgcore.graph.values import days_before
 
 _ROWS = 10
 
@@ -23,7 +24,7 @@ class Reports(Analytics):
         if days <= 0:
             raise ValueError(f"days must be above 0, not {days}")
         now = datetime.now(UTC)
-        since, before = now - timedelta(days=days), now - timedelta(days=2 * days)
+        since, before = days_before(now, days), days_before(now, 2 * days)
         session, dialect = self._session, self._session.dialect
         start, earlier = dialect.instant_parameter(since), dialect.instant_parameter(before)
         domains = session.rows(_domains(dialect), (start, earlier))
@@ -32,7 +33,7 @@ class Reports(Analytics):
         lines = [
             f"# Evolution report: the last {days:g} days",
             "",
-            f"From {since:%Y-%m-%d} to {now:%Y-%m-%d}, compared with as many days before.",
+            f"From {since.date()} to {now.date()}, compared with as many days before.",
             *_section("Missions", ("", "This period", "Before", "Change"), _summary(domains)),
             *_section(
                 "Domains",

@@ -21,7 +21,7 @@ RETRY_SECONDS = 15.0
 _FIRST_WAIT_SECONDS = 0.02
 _LONGEST_WAIT_SECONDS = 1.0
 
-_COLLISIONS = (SerializationFailure, DeadlockDetected, LockNotAvailable, TargetUnreachableError)
+_COLLISIONS = (SerializationFailure, DeadlockDetected, LockNotAvailable)
 
 
 class Session:
@@ -29,9 +29,10 @@ class Session:
 
     Outside a transaction of the caller's, each statement is committed by itself. It is tried again
     for up to 15 seconds where nothing of it happened: a serialization failure, a deadlock, a lock
-    timeout, a server that can't be connected to. Where the connection was lost in the middle nobody
-    knows whether it happened: then it is tried again only if twice makes no difference. In a
-    transaction of the caller's nothing is tried again, because all of it would have to be.
+    timeout, a server that can't be connected to at this moment. Where the connection was lost in
+    the middle nobody knows whether it happened: then it is tried again only if twice makes no
+    difference to the graph. In a transaction of the caller's nothing is tried again, because all of
+    it would have to be.
     """
 
     def __init__(self, backend: KGBackend) -> None:
@@ -42,11 +43,19 @@ class Session:
         """Return the rows of a statement that only reads; ``heavy`` if it may look at much."""
         if heavy:
             sql = self.dialect.heavy + sql
-        return self._retried(lambda: self.backend.fetchall(sql, params), repeatable=True)
+        return self._retried(lambda: self.backend.read(sql, params), repeatable=True)
 
     def row(self, sql: str, params: Params = ()) -> Row | None:
         """Return the first row of a statement that only reads, or None."""
-        return self._retried(lambda: self.backend.fetchone(sql, params), repeatable=True)
+        return next(iter(self.rows(sql, params)), None)
+
+    def records(self, sql: str, params: Params = (), *, heavy: bool = False) -> list[Row]:
+        """Return the rows of :meth:`rows` as the graph's callers get them."""
+        return [self.dialect.record(row) for row in self.rows(sql, params, heavy=heavy)]
+
+    def record(self, sql: str, params: Params = ()) -> Row | None:
+        """Return the first row as the graph's callers get it, or None."""
+        return next(iter(self.records(sql, params)), None)
 
     def write(self, sql: str, params: Params = (), *, repeatable: bool = True) -> list[Row]:
         """Run a statement that writes; return its rows.
@@ -81,6 +90,8 @@ class Session:
             return work()
 
         def may_try_again(error: BaseException) -> bool:
+            if isinstance(error, TargetUnreachableError):
+                return error.passing
             return isinstance(error, _COLLISIONS) or (repeatable and is_lost(error))
 
         try:

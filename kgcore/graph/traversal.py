@@ -14,7 +14,7 @@ from kgcore.backends import Row
 from kgcore.graph.dialect import Dialect
 from kgcore.graph.relationships import ends
 from kgcore.graph.session import Part
-from kgcore.graph.values import Direction, count, record, text
+from kgcore.graph.values import Direction, count, text
 
 
 class Traversal(Part):
@@ -47,7 +47,7 @@ class Traversal(Part):
             " FROM steps s JOIN entities e ON e.id = s.id"
             " WHERE s.depth > 0 ORDER BY s.depth, e.id LIMIT ?"
         )
-        return [record(row) for row in self._session.rows(sql, (*params, limit), heavy=True)]
+        return self._session.records(sql, (*params, limit), heavy=True)
 
     def shortest_path(
         self,
@@ -77,10 +77,13 @@ class Traversal(Part):
         rows = self._session.rows(walk + _WAY_BACK, (*params, to_id), heavy=True)
         path: list[Row] = []
         for row in rows:
-            relationship = _columns(row, "r_")
-            known = relationship if relationship["id"] is not None else None
-            path.append(_columns(row, "e_") | {"relationship": known})
+            relationship = self._columns(row, "r_") if row["r_id"] is not None else None
+            path.append(self._columns(row, "e_") | {"relationship": relationship})
         return path or None
+
+    def _columns(self, row: Row, prefix: str) -> Row:
+        chosen = {name.removeprefix(prefix): row[name] for name in row if name.startswith(prefix)}
+        return self._session.dialect.record(chosen)
 
 
 _WAY_BACK = """
@@ -98,11 +101,6 @@ SELECT e.id AS e_id, e.type AS e_type, e.name AS e_name, e.metadata AS e_metadat
 FROM back b JOIN entities e ON e.id = b.id LEFT JOIN relationships r ON r.id = b.edge
 ORDER BY b.depth
 """
-
-
-def _columns(row: Row, prefix: str) -> Row:
-    chosen = {name.removeprefix(prefix): row[name] for name in row if name.startswith(prefix)}
-    return record(chosen)
 
 
 def _walk(

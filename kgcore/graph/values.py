@@ -1,13 +1,14 @@
 """Values on their way in and out: the same on both databases."""
 
 import json
+import math
+import operator
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from numbers import Real
 from typing import Any, Literal
 
-from kgcore.backends import Row
 from kgcore.errors import SourceError
 
 Metadata = dict[str, Any]
@@ -36,11 +37,68 @@ def optional_text(value: str | None) -> str | None:
     return None if value is None else text(value)
 
 
-def count(value: int, name: str) -> int:
-    """Return the number if it can be a limit. Raises ValueError for a negative one."""
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, not {value}")
+def integer(value: int, name: str) -> int:
+    """Return the number if both databases can hold it as an integer.
+
+    Raises TypeError for what is none (a bool, 2.0, a text), ValueError beyond 64 bits.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}: {value!r}")
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name} must fit into 64 bits, not {number}")
+    return number
+
+
+def real(value: float, name: str) -> float:
+    """Return the number as a float.
+
+    Raises TypeError for what is none, ValueError for NaN and infinities: SQLite keeps NaN as NULL.
+    """
+    known: object = value
+    if isinstance(known, bool) or not isinstance(known, Real):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, not {value}")
+    return number
+
+
+def optional_integer(value: int | None, name: str) -> int | None:
+    """Return the number as :func:`integer` does, or None."""
+    return None if value is None else integer(value, name)
+
+
+def optional_real(value: float | None, name: str) -> float | None:
+    """Return the number as :func:`real` does, or None."""
+    return None if value is None else real(value, name)
+
+
+def count(value: int, name: str, least: int = 0) -> int:
+    """Return the number if it can be a limit. Raises ValueError for one below ``least``."""
+    if integer(value, name) < least:
+        raise ValueError(f"{name} must be {least} or more, not {value}")
     return value
+
+
+def aware(time: datetime | str) -> datetime:
+    """Return a time, or the one of an ISO 8601 text, with its zone: without one it is UTC."""
+    known = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return known.replace(tzinfo=UTC) if known.tzinfo is None else known
+
+
+def days_before(now: datetime, days: float) -> datetime:
+    """Return the time so many times 24 hours ago, or the first or last day that there is."""
+    try:
+        return now - timedelta(days=days)
+    except OverflowError:
+        return datetime(1, 1, 1, tzinfo=UTC) if days > 0 else datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def metadata_text(metadata: Metadata | None) -> str:
@@ -66,15 +124,14 @@ def _without_exponent(token: re.Match[str]) -> str:
     return f"{Decimal(token[0]):f}.0" if token["number"] else token[0]
 
 
-def metadata_value(stored: Any) -> Any:
-    """Return metadata as it came from either database: ``{}`` where it is missing.
+def parsed_metadata(stored: Any) -> Any:
+    """Return metadata from the text that SQLite has.
 
-    Raises :class:`SourceError` for text that is not JSON; SQLite may hold such, if others wrote it.
+    Raises :class:`SourceError` for text that is not JSON; the file may hold such, if others wrote
+    it.
     """
     if stored is None or stored == "":
-        return {}
-    if not isinstance(stored, str):
-        return stored
+        return None
     try:
         return json.loads(stored)
     except ValueError as error:
@@ -102,18 +159,3 @@ def instant_text(stored: Any) -> str:
     if not shown.endswith("+00:00"):  # Most are UTC already, and a call has many of them.
         shown = str(stored.astimezone(UTC).isoformat())
     return shown.removesuffix("+00:00") + "Z"
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "metadata": metadata_value,
-    "created_at": instant_text,
-    "updated_at": instant_text,
-}
-
-
-def record(row: Row) -> Row:
-    """Return a row as the graph's callers get it; changes the row itself."""
-    for name, read in _READERS.items():
-        if name in row:
-            row[name] = read(row[name])
-    return row

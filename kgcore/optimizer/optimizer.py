@@ -8,7 +8,7 @@ from psycopg2.sql import SQL, Identifier
 from kgcore.backends import KGBackend, PostgreSQLBackend, SQLiteBackend
 from kgcore.backends.placeholders import without_literals
 from kgcore.errors import SettingsError
-from kgcore.graph import KnowledgeGraph
+from kgcore.graph import KnowledgeGraph, search_index
 from kgcore.optimizer import (
     postgres_indexes,
     postgres_plans,
@@ -27,6 +27,9 @@ from kgcore.optimizer.model import (
     TableState,
 )
 from kgcore.optimizer.queries import GraphQuery, named_call, statements
+
+#: From here on a search that looks at all of them takes long enough to be noticed.
+_MANY_ENTITIES = 20_000
 
 
 class Optimizer:
@@ -76,15 +79,7 @@ class Optimizer:
         ``run`` is False; SQLite only plans it. Raises :class:`SettingsError` for anything but one
         statement that reads.
         """
-        if not postgres_plans.single_statement(without_literals(sql)):
-            raise SettingsError(
-                "only one statement that reads can be explained: SELECT, WITH, VALUES or TABLE",
-                "leave out what follows the first semicolon",
-            )
-        statement = sql.strip().rstrip(";")
-        if isinstance(self.backend, PostgreSQLBackend):
-            return postgres_plans.explain(self.backend, statement, params, run=run)
-        return sqlite.explain(self.backend, statement, params)
+        return self._explained(sql, params, run=run, heavy=False)
 
     def explain_query(self, query: GraphQuery, entity_id: int | None = None) -> tuple[Plan, ...]:
         """Return how the database does a call of the library, a plan for each of its statements.
@@ -95,7 +90,10 @@ class Optimizer:
 
     def explain_call(self, call: Callable[[KnowledgeGraph], object]) -> tuple[Plan, ...]:
         """Return how the database does what ``call`` reads: ``lambda kg: kg.find_related(1)``."""
-        return tuple(self.explain(*sent) for sent in statements(self.backend, call))
+        return tuple(
+            self._explained(sent.sql, sent.params, run=True, heavy=sent.heavy)
+            for sent in statements(self.backend, call)
+        )
 
     def analyze(self) -> tuple[str, ...]:
         """Bring the planner's statistics up to date; return the tables' names."""
@@ -119,10 +117,23 @@ class Optimizer:
             self._notes(),
         )
 
+    def _explained(self, sql: str, params: Sequence[Any], *, run: bool, heavy: bool) -> Plan:
+        if not postgres_plans.single_statement(without_literals(sql)):
+            raise SettingsError(
+                "only one statement that reads can be explained: SELECT, WITH, VALUES or TABLE",
+                "leave out what follows the first semicolon",
+            )
+        statement = sql.strip().rstrip(";")
+        if isinstance(self.backend, PostgreSQLBackend):
+            return postgres_plans.explain(self.backend, statement, params, run=run, heavy=heavy)
+        return sqlite.explain(self.backend, statement, params)
+
     def _notes(self) -> tuple[str, ...]:
+        slow_search = self._without_search_index()
         if not isinstance(self.backend, PostgreSQLBackend):
-            return sqlite.notes(self.backend)
+            return (*sqlite.notes(self.backend), *slow_search)
         notes = [
+            *slow_search,
             f"index use is counted since {postgres_tables.counted_since(self.backend)}, on this"
             " server alone: not on replicas",
             f"bloat is {METHOD}",
@@ -130,6 +141,12 @@ class Optimizer:
         if self.memory is None and server_settings.server_memory(self.backend) is None:
             notes.append("the server's memory is unknown: --memory 16GB gives more suggestions")
         return tuple(notes)
+
+    def _without_search_index(self) -> tuple[str, ...]:
+        rows = sum(table.rows or 0 for table in self.tables() if table.name == "entities")
+        if rows < _MANY_ENTITIES or search_index.exists(self.backend):
+            return ()
+        return (f"search looks at all {rows:,} entities: kg.create_search_index() spares that",)
 
     def _care(self, command: str, in_sqlite: Callable[[SQLiteBackend], None]) -> tuple[str, ...]:
         names = tuple(table.name for table in self.tables())

@@ -12,6 +12,7 @@ from kgcore.backends import PostgreSQLBackend
 from kgcore.backends.parameters import portable
 from kgcore.backends.placeholders import to_psycopg2
 from kgcore.errors import SettingsError
+from kgcore.graph.dialect import POSTGRES
 from kgcore.optimizer.model import Plan, Step
 
 Node = dict[str, Any]
@@ -71,17 +72,25 @@ _AT_RUN_TIME = re.compile(r"\$\d|Plan \d")
 
 
 def explain(
-    backend: PostgreSQLBackend, sql: str, params: Sequence[Any] = (), *, run: bool = True
+    backend: PostgreSQLBackend,
+    sql: str,
+    params: Sequence[Any] = (),
+    *,
+    run: bool = True,
+    heavy: bool = False,
 ) -> Plan:
     """Return how PostgreSQL does a statement that only reads, in a read-only transaction.
 
+    ``heavy`` says that the library sends it with its settings for statements that look at much.
     With ``run`` it is run, for at most 30 seconds. A statement with ``$1`` in it, as
     pg_stat_statements has them, is planned for any values (PostgreSQL 16 and later).
     """
     with backend.pool.connection() as connection:
         connection.set_session(readonly=True)
         try:
-            return _plan(sql, _explained(connection, sql, params, _RUN if run else _PLAN))
+            return _plan(
+                sql, _explained(connection, sql, params, _RUN if run else _PLAN, heavy=heavy)
+            )
         except QueryCanceled:
             connection.rollback()
             options = _PLAN
@@ -95,12 +104,16 @@ def explain(
             connection.rollback()
             options = "GENERIC_PLAN"
             note = "planned for any values of $1, $2 and so on, and not run"
-        plan = _plan(sql, _explained(connection, sql, params, options))
+        plan = _plan(sql, _explained(connection, sql, params, options, heavy=heavy))
     return replace(plan, hints=(note, *plan.hints))
 
 
-def _explained(connection: Connection, sql: str, params: Sequence[Any], options: str) -> Node:
+def _explained(
+    connection: Connection, sql: str, params: Sequence[Any], options: str, *, heavy: bool
+) -> Node:
     with connection.cursor() as cursor:
+        if heavy:
+            cursor.execute(POSTGRES.heavy)
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{_SECONDS}s",))
         text = f"EXPLAIN (FORMAT JSON, {options}) {to_psycopg2(sql)}"
         cursor.execute(text, portable(params))

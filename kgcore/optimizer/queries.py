@@ -11,6 +11,16 @@ from kgcore.graph import KnowledgeGraph
 from kgcore.graph.session import Params, Session
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A statement as the library sends it."""
+
+    sql: str
+    params: Params
+    #: Sent so that PostgreSQL does not compile it.
+    heavy: bool
+
+
 class GraphQuery(StrEnum):
     """Reading calls of :class:`~kgcore.KnowledgeGraph`."""
 
@@ -72,37 +82,31 @@ def named_call(
     return lambda kg: _CALLS[query](kg, example)
 
 
-def statements(
-    backend: KGBackend, call: Callable[[KnowledgeGraph], object]
-) -> tuple[tuple[str, Params], ...]:
-    """Make a call that only reads; return the statements it sent, each once, with its parameters.
+def statements(backend: KGBackend, call: Callable[[KnowledgeGraph], object]) -> tuple[Sent, ...]:
+    """Make a call that only reads; return the statements it sent, each once.
 
     Raises :class:`SettingsError` for a call that writes, before it does.
     """
     graph = _Observed(backend)
     call(graph)
-    return tuple({sql: (sql, params) for sql, params in graph.sent}.values())
+    return tuple({sent.sql: sent for sent in graph.sent}.values())
 
 
 class _Observed(KnowledgeGraph):
     def __init__(self, backend: KGBackend) -> None:
         super().__init__(backend)
-        self.sent: list[tuple[str, Params]] = []
+        self.sent: list[Sent] = []
         self._session = _Recording(backend, self.sent)
 
 
 class _Recording(Session):
-    def __init__(self, backend: KGBackend, sent: list[tuple[str, Params]]) -> None:
+    def __init__(self, backend: KGBackend, sent: list[Sent]) -> None:
         super().__init__(backend)
         self._sent = sent
 
     def rows(self, sql: str, params: Params = (), *, heavy: bool = False) -> list[Row]:
-        self._sent.append((sql, params))
+        self._sent.append(Sent(sql, params, heavy))
         return super().rows(sql, params, heavy=heavy)
-
-    def row(self, sql: str, params: Params = ()) -> Row | None:
-        self._sent.append((sql, params))
-        return super().row(sql, params)
 
     def write(self, *_: Any, **__: Any) -> list[Row]:
         raise _writes()

@@ -156,8 +156,8 @@ def _shape(backend: SQLiteBackend, table: str, row: Row) -> Shape:
 
 def _tables(backend: SQLiteBackend) -> list[str]:
     rows = backend.fetchall(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%'"
-        " ESCAPE '!' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        " AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name"
     )
     return [row["name"] for row in rows]
 

@@ -70,6 +70,29 @@ def test_what_libpq_says_otherwise(said: str, setting: str) -> None:
     assert setting in connect_error(psycopg2.OperationalError(said), {"user": "jarvis"}).hint
 
 
+@pytest.mark.parametrize(
+    ("said", "passing"),
+    [
+        ("Connection refused", True),
+        ('connection to server on socket "/s" failed: No such file or directory', True),
+        ("timeout expired", True),
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  the database system is not yet accepting connections", True),
+        ("FATAL:  terminating connection due to administrator command", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ("server closed the connection unexpectedly", True),
+        ('FATAL:  password authentication failed for user "j"', False),
+        ('Connection refused\nFATAL:  password authentication failed for user "j"', False),
+        ('FATAL:  database "x" does not exist', False),
+        ("could not translate host name", False),
+        ("SSL error: certificate verify failed", False),
+        ("something new", False),
+    ],
+)
+def test_what_may_be_over_in_a_moment(said: str, passing: bool) -> None:
+    assert connect_error(psycopg2.OperationalError(said), {}).passing is passing
+
+
 def test_too_many_connections(postgres: Database) -> None:
     postgres.rows(f'ALTER DATABASE "{postgres.database}" CONNECTION LIMIT 0')
     role = f"ordinary_{postgres.database}"  # The limit is not for superusers.

@@ -37,6 +37,7 @@ def scrape(registry: CollectorRegistry) -> Iterator[Callable[[], Numbers]]:
             (sample.labels["pool"], sample.name): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
+            if sample.labels["server"] == "primary"
         }
 
     yield numbers
@@ -72,6 +73,24 @@ def test_a_scrape_sees_what_the_pool_does(
         assert later["raw", "kg_pool_waited_seconds_total"] > 0
         assert later["raw", "kg_pool_connections"] == 1
         assert later["raw", "kg_pool_closed_total"] == 1
+
+
+def test_the_pools_of_replicas_are_seen_beside_the_primarys(postgres: Database) -> None:
+    # Nobody listens there, so the primary is read from.
+    with get_backend("postgres", **postgres.parameters, replicas=["127.0.0.1:1"]) as backend:
+        graph = KnowledgeGraph(backend)
+        graph.init_schema()
+        assert graph.get_entity(1) is None
+        assert graph.replica_pool_stats()["127.0.0.1:1"].size == 0
+        registry = CollectorRegistry()
+        registry.register(PoolCollector({"graph": graph}))
+        sizes = {
+            server: registry.get_sample_value(
+                "kg_pool_connections", {"pool": "graph", "server": server}
+            )
+            for server in ("primary", "127.0.0.1:1", "other")
+        }
+        assert sizes == {"primary": 1.0, "127.0.0.1:1": 0.0, "other": None}
 
 
 def test_a_second_collector_in_a_registry_is_refused(registry: CollectorRegistry) -> None:

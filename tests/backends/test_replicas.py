@@ -118,6 +118,7 @@ def test_reads_go_to_the_replica_and_all_else_to_the_primary(backend: PostgreSQL
     backend.rollback()
     ((name, stats),) = backend.replica_stats().items()
     assert name.startswith("127.0.0.1:")
+    assert backend.replica_pool_stats()[name].opened == 1
     assert stats.fault == ""
     assert stats.lag_seconds is not None
     assert 0 <= stats.lag_seconds < 60

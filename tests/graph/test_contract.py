@@ -3,6 +3,7 @@
 import re
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,10 @@ def test_what_does_not_exist_is_none_or_empty(graph: KnowledgeGraph) -> None:
     assert graph.update_entity(1, {"a": 1}, merge=True) is False
     assert graph.delete_entity(1) is False
     assert graph.delete_relationship(1) is False
+    assert graph.get_relationship(1) is None
+    assert graph.list_relationships() == []
+    assert graph.delete_mission("m") is False
+    assert graph.delete_file_snapshots("a.py") == 0
 
 
 def test_adding_again_replaces_metadata_and_keeps_the_rest(graph: KnowledgeGraph) -> None:
@@ -121,6 +126,35 @@ def test_relationships_in_each_direction(graph: KnowledgeGraph) -> None:
         graph.find_related(a, direction="sideways")  # type: ignore[arg-type]
     assert graph.delete_relationship(first) is True
     assert len(graph.find_related(a)) == 2
+
+
+def test_relationships_are_listed_a_page_at_a_time(graph: KnowledgeGraph) -> None:
+    a, b, c = (graph.add_entity("node", name) for name in "abc")
+    ids = graph.add_relationships(
+        [(a, b, "knows", {"n": 1}), (b, c, "knows"), (a, c, "likes"), (a, b, "likes")]
+    )
+    first = got(graph.get_relationship(ids[0]))
+    assert list(first) == ["id", "from_id", "to_id", "type", "metadata", "created_at"]
+    assert INSTANT.fullmatch(first.pop("created_at"))
+    assert first == {"id": ids[0], "from_id": a, "to_id": b, "type": "knows", "metadata": {"n": 1}}
+    assert graph.get_relationship(ids[3] + 1) is None
+
+    def listed(**chosen: Any) -> list[int]:
+        return [ids.index(row["id"]) for row in graph.list_relationships(**chosen)]
+
+    assert listed() == [3, 2, 1, 0]
+    assert listed(from_id=a) == [3, 2, 0]
+    assert listed(to_id=b) == [3, 0]
+    assert listed(from_id=a, to_id=b, relationship_type="knows") == [0]
+    assert listed(relationship_type="") == []
+    assert listed(limit=2) == [3, 2]
+    assert listed(limit=2, after=ids[2]) == [1, 0]
+    assert graph.list_relationships(after=ids[0]) == []
+    assert graph.list_relationships(limit=4)[-1]["metadata"] == {"n": 1}
+    assert [e["name"] for e, _ in graph.find_related(a, limit=2)] == ["b", "c"]
+    assert [e["name"] for e, _ in graph.find_related(b, direction="both", limit=2)] == ["a", "c"]
+    with pytest.raises(ValueError, match="limit"):
+        graph.find_related(a, limit=-1)
 
 
 def test_a_relationship_needs_both_entities(graph: KnowledgeGraph) -> None:

@@ -26,6 +26,10 @@ METADATA = st.none() | st.dictionaries(
     ),
     max_size=3,
 )
+#: What others may have written, who are no dict.
+SCALARS = st.sampled_from(
+    [None, "null", "5", "1.50", "true", '""', '"abc"', '"{\\"a\\": 1}"', '"\\u00e4"', "[1, null]"]
+)
 PLACES = st.integers(0, 9)
 SMALL = st.integers(0, 3)
 Call = tuple[str, tuple[Any, ...]]
@@ -57,6 +61,8 @@ CALLS = st.one_of(
     ),
     call("log_file_snapshot", NAMES, NAMES, st.none() | SMALL, st.none(), st.none(), METADATA),
     call("rolled_back", TYPES, NAMES),
+    call("written_by_others", PLACES, SCALARS),
+    call("create_search_index"),
 )
 
 
@@ -77,6 +83,12 @@ def act(graph: KnowledgeGraph, name: str, arguments: tuple[Any, ...]) -> object:
                 graph.add_relationship(at(start), at(end), kind, metadata)
             case "add_relationships", (edges,):
                 graph.add_relationships([(at(a), at(b), *rest) for a, b, *rest in edges])
+            case "written_by_others", (place, written):
+                json = "CAST(? AS jsonb)" if graph.backend.name == "postgres" else "?"
+                for table, column in (("entities", "id"), ("relationships", "from_id")):
+                    sql = f"UPDATE {table} SET metadata = {json} WHERE {column} = ?"
+                    graph.backend.execute(sql, (written, at(place)))
+                graph.backend.commit()
             case "rolled_back", (kind, entity):
                 with contextlib.suppress(ZeroDivisionError), graph.transaction():
                     graph.add_entity(kind, entity, {"lost": True})
@@ -104,6 +116,11 @@ def answers(graph: KnowledgeGraph) -> list[Any]:
         graph.evolution_report,
         lambda: graph.find_by_metadata({"k": None}),
         lambda: graph.search("A"),
+        lambda: graph.search("ä"),
+        lambda: graph.search("it's"),
+        lambda: graph.search("ABC"),
+        graph.list_relationships,
+        lambda: graph.list_relationships(relationship_type="worked_on", limit=2),
     ]
     for name in ("a", "ä%_"):
         questions += [

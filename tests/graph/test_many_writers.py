@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,20 @@ def start(place: dict[str, Any], writer: str | None) -> "subprocess.Popen[str]":
         cwd=ROOT,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps(place | {"writer": writer}))
-    process.stdin.close()
-    process.stdin = None  # Or communicate() would flush it.
+    process.stdin.write(json.dumps(place | {"writer": writer}) + "\n")
+    process.stdin.flush()
     return process
+
+
+def go_on(processes: "list[subprocess.Popen[str]]") -> None:
+    """Let the processes go on, at the same time, when all of them are ready to."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
@@ -66,15 +76,32 @@ def finish(process: "subprocess.Popen[str]") -> str:
     return output
 
 
+def most_at_once(times: Sequence[tuple[float, float]]) -> int:
+    """Return how many of the spans of time (start, end) overlap at most."""
+    return max(sum(start <= moment < end for start, end in times) for moment, _ in times)
+
+
 def test_threads_and_processes(
     place: dict[str, Any], shared: KnowledgeGraph, request: pytest.FixtureRequest
 ) -> None:
     counter = shared.add_entity("counter", "all")
     processes = [start(place, f"process {number}") for number in range(PROCESSES)]
+    met = threading.Barrier(THREADS + 1)
+
+    def work(number: int) -> tuple[int, float, float]:
+        met.wait(timeout=60)
+        began = time.monotonic()
+        return write(shared, f"thread {number}"), began, time.monotonic()
+
     with ThreadPoolExecutor(THREADS) as pool:
-        threads = [pool.submit(write, shared, f"thread {number}") for number in range(THREADS)]
-        related = sum(thread.result() for thread in threads)
-    related += sum(int(finish(process)) for process in processes)
+        threads = [pool.submit(work, number) for number in range(THREADS)]
+        go_on(processes)  # To open the graph,
+        go_on(processes)  # and to write.
+        met.wait(timeout=60)
+        done = [thread.result() for thread in threads]
+    done += [tuple(json.loads(finish(process))) for process in processes]
+    related = sum(found for found, _, _ in done)
+    assert most_at_once([(began, ended) for _, began, ended in done]) > THREADS
 
     stats = shared.get_stats()
     writers = THREADS + PROCESSES
@@ -106,7 +133,9 @@ def test_threads_and_processes(
 
 @pytest.mark.parametrize("place", ["sqlite", "postgres"], indirect=True)
 def test_twenty_start_at_once(place: dict[str, Any]) -> None:
-    for process in [start(place, None) for _ in range(20)]:
+    processes = [start(place, None) for _ in range(20)]
+    go_on(processes)
+    for process in processes:
         finish(process)
     with get_backend(**place) as backend:
         assert KnowledgeGraph(backend).get_stats()["entities"]["total"] == 0

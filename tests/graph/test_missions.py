@@ -1,6 +1,9 @@
 """Missions, files and the questions about them, the same on both databases."""
 
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,6 +85,56 @@ def test_file_snapshots(graph: KnowledgeGraph) -> None:
     assert graph.get_file_history("a.py", limit=1) == [last]
 
 
+def test_history_is_read_a_page_at_a_time(graph: KnowledgeGraph) -> None:
+    for number in range(7):
+        graph.log_mission(f"m{number}", "success", "docs" if number % 2 else "coding")
+        graph.log_file_snapshot("a.py", f"m{number}")
+    for table in ("mission_history", "file_snapshots"):  # Two of one time: then the id decides.
+        graph.backend.execute(
+            f"UPDATE {table} SET created_at = (SELECT created_at FROM {table} WHERE"
+            " mission_id = 'm3') WHERE mission_id = 'm2'"
+        )
+    graph.backend.commit()
+
+    def pages(read: Callable[..., list[Row]]) -> list[Row]:
+        found: list[Row] = []
+        after = None
+        while page := read(limit=3, after=after):
+            found += page
+            after = (page[-1]["created_at"], page[-1]["id"])
+        return found
+
+    missions = pages(graph.get_mission_history)
+    assert [row["mission_id"] for row in missions] == [f"m{number}" for number in range(6, -1, -1)]
+    assert missions == graph.get_mission_history()
+    in_docs = pages(partial(graph.get_mission_history, domain="docs"))
+    assert in_docs == graph.get_mission_history(domain="docs")
+    assert pages(partial(graph.get_file_history, "a.py")) == graph.get_file_history("a.py")
+    assert pages(partial(graph.get_file_history, "b.py")) == []
+
+
+def test_missions_and_snapshots_are_deleted(graph: KnowledgeGraph) -> None:
+    mission = graph.add_entity("mission", "m1")
+    graph.log_mission("m1", "success")
+    graph.log_mission("m2", "success")
+    assert graph.delete_mission("m1") is True
+    assert graph.delete_mission("m1") is False
+    assert [row["mission_id"] for row in graph.get_mission_history()] == ["m2"]
+    assert graph.get_entity(mission) is not None
+    for path in ("a", "b", "a", "b", "a"):
+        graph.log_file_snapshot(path)
+    times = [row["created_at"] for row in graph.get_file_history("a")]
+    assert graph.delete_file_snapshots("a", before=times[-1]) == 0  # Before means before.
+    assert graph.delete_file_snapshots("a", before=times[0]) == 2
+    assert [row["created_at"] for row in graph.get_file_history("a")] == times[:1]
+    assert len(graph.get_file_history("b")) == 2
+    assert graph.delete_file_snapshots(before=datetime.now(UTC) + timedelta(hours=1)) == 3
+    graph.log_file_snapshot("a")
+    with pytest.raises(ValueError, match="before"):
+        graph.delete_file_snapshots()
+    assert graph.delete_file_snapshots("a") == 1
+
+
 def test_files_missions_and_bugs(graph: KnowledgeGraph) -> None:
     mission = graph.add_entity("mission", "m1")
     file = graph.add_entity("file", "a.py")
@@ -157,9 +210,20 @@ def test_mission_queries(graph: KnowledgeGraph) -> None:
     assert graph.success_rate() == 0.75
     assert graph.success_rate("coding") == 0.5
     assert graph.cost_by_domain() == [
-        {"domain": "docs", "missions": 1, "total_cost_usd": 4.0, "avg_cost_usd": 4.0},
-        {"domain": "coding", "missions": 3, "total_cost_usd": 1.5, "avg_cost_usd": 0.5},
-        {"domain": None, "missions": 1, "total_cost_usd": 0.0, "avg_cost_usd": 0.0},
+        {
+            "domain": domain,
+            "missions": missions,
+            "total_cost_usd": total,
+            "avg_cost_usd": mean,
+            "successful": successful,
+            "failed": failed,
+            "success_rate": rate,
+        }
+        for domain, missions, total, mean, successful, failed, rate in (
+            ("docs", 1, 4.0, 4.0, 1, 0, 1.0),
+            ("coding", 3, 1.5, 0.5, 1, 1, 0.5),
+            (None, 1, 0.0, 0.0, 1, 0, 1.0),
+        )
     ]
     missions = [graph.add_entity("mission", f"m{number}") for number in (1, 3, 4)]
     file = graph.add_entity("file", "a.py")
@@ -196,3 +260,7 @@ def test_evolution_report(graph: KnowledgeGraph) -> None:
         assert line in report.splitlines()
     with pytest.raises(ValueError, match="days"):
         graph.evolution_report(0)
+    assert "| Missions | 2 | 0 | +2 |" in graph.evolution_report(400_000)
+    for days in (10**6, 10**300):
+        assert [row["mission_id"] for row in graph.recent_missions(days)] == ["m2", "m1"]
+    assert graph.recent_missions(-(10**6)) == []

@@ -1,13 +1,19 @@
 """Search by metadata and by text."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kgcore.graph import KnowledgeGraph
+from kgcore.backends import PostgreSQLBackend, SQLiteBackend
+from kgcore.errors import TargetError
+from kgcore.graph import KnowledgeGraph, search_index
 from kgcore.graph.containment import contains, parsed
+from kgcore.migration import migrate_to_postgresql
+from kgcore.optimizer import Optimizer
+from kgcore.schema import TABLES
 from tests.servers import Database
 
 DOCUMENTS: dict[str, Any] = {
@@ -100,22 +106,29 @@ def test_the_index_finds_metadata(postgres_graph: KnowledgeGraph, postgres: Data
     )
     # Until vacuum has put new rows from the pending list into the index, it costs more.
     postgres.rows("VACUUM ANALYZE entities")
-    plan = postgres.rows(
-        'EXPLAIN SELECT * FROM entities WHERE metadata @> \'{"domain": "d7"}\''
-        " ORDER BY updated_at DESC, id DESC LIMIT 100"
-    )
-    assert "idx_entities_metadata" in str(plan)
+    optimizer = Optimizer(postgres_graph.backend)
+    (plan,) = optimizer.explain_call(lambda kg: kg.find_by_metadata({"domain": "d7"}))
+    assert plan.indexes == {"idx_entities_metadata"}
+    assert plan.root.rows == 40
     assert len(postgres_graph.find_by_metadata({"domain": "d7"})) == 40
 
 
-@pytest.fixture
-def texts(graph: KnowledgeGraph) -> KnowledgeGraph:
+@pytest.fixture(params=["scan", "index before", "index after"])
+def texts(graph: KnowledgeGraph, request: pytest.FixtureRequest) -> KnowledgeGraph:
+    if request.param == "index before":
+        graph.create_search_index()
+    gone = graph.add_entity("file", "a parser that goes", {"zebra": "zebra"})
+    graph.add_entity("file", "src/Parser_main.py", {"note": "parser zebra"})
     graph.add_entity("file", "src/Parser_main.py", {"note": "100% sure"})
+    graph.delete_entity(gone)
     graph.add_entity("file", "parser.py")
     graph.add_entity("file", "the parser.py", {"deep": [{"x": 'say "hi"\n\\ ä'}]})
     graph.add_entity("bug", "crash", {"in": "the PARSER", "parser_key": 1})
     graph.add_entity("bug", "my parserx.py")
     graph.add_entity("bug", "100! percent", {"key_only": {"Zebra": None}})
+    if request.param == "index after":
+        graph.create_search_index()
+        graph.create_search_index()  # Nothing to do.
     return graph
 
 
@@ -146,5 +159,85 @@ def test_search(texts: KnowledgeGraph, query: str, expected: list[str]) -> None:
     assert of_bugs == [name for name in expected if name in bugs]
 
 
+def test_an_empty_type_is_a_type(texts: KnowledgeGraph) -> None:
+    assert texts.search("parser", entity_type="") == []
+    assert texts.find_by_metadata({}, entity_type="") == []
+    texts.add_entity("", "parser of no type", {"k": 1})
+    assert [row["name"] for row in texts.search("parser", entity_type="")] == ["parser of no type"]
+    assert len(texts.find_by_metadata({"k": 1}, entity_type="")) == 1
+
+
+@pytest.mark.parametrize("query", ["café", "É", "a/b", "tab\there", 'quote"', "back\\slash", "A"])
+def test_search_sees_through_escapes(graph: KnowledgeGraph, query: str) -> None:
+    """Others write JSON with ``json.dumps``' defaults, or escape even more."""
+    to_json = "CAST(? AS jsonb)" if graph.backend.name == "postgres" else "?"
+    escaped = "".join(f"\\u{ord(character):04x}" for character in query)
+    for name, written in (("1", json.dumps({"k": [query]})), ("2", f'{{"k": "{escaped}"}}')):
+        graph.backend.execute(
+            f"INSERT INTO entities (type, name, metadata) VALUES ('file', ?, {to_json})",
+            (name, written),
+        )
+    graph.backend.commit()
+    graph.add_entity("file", "3", {"k\\": "x"})
+    assert [row["name"] for row in graph.search(query)] == ["1", "2"]
+
+
 def test_search_of_nothing_finds_all(texts: KnowledgeGraph) -> None:
     assert len(texts.search("")) == 6
+
+
+def test_the_index_finds_texts(graph: KnowledgeGraph) -> None:
+    on_postgres = graph.backend.name == "postgres"
+    graph.add_entities(
+        [("file", f"module {number:05d}", {"n": f"text {number}"}) for number in range(5_000)]
+    )
+    optimizer = Optimizer(graph.backend)
+
+    def steps() -> str:
+        return str(optimizer.explain_call(lambda kg: kg.search("ule 00042")))
+
+    index = "idx_entities_search" if on_postgres else "entities_search VIRTUAL TABLE INDEX"
+    assert index not in steps()
+    expected = [graph.search(query) for query in ("ule 00042", "TEXT 77", "42")]
+    graph.create_search_index()
+    optimizer.vacuum()
+    optimizer.analyze()
+    assert index in steps()
+    assert [graph.search(query) for query in ("ule 00042", "TEXT 77", "42")] == expected
+    assert [len(found) for found in expected] == [1, 11, 20]
+    assert {table.name for table in optimizer.tables()} == {table.name for table in TABLES}
+
+
+def test_an_index_that_cannot_be_had_says_why(
+    postgres: Database, postgres_graph: KnowledgeGraph
+) -> None:
+    postgres_graph.add_entity("file", "a")
+    role = f"ordinary_{postgres.database}"
+    postgres.rows(f"CREATE ROLE {role} LOGIN PASSWORD 'of-the-role'")
+    limited = postgres.parameters | {"user": role, "password": "of-the-role"}
+    try:
+        with KnowledgeGraph(PostgreSQLBackend(**limited)) as graph:
+            with pytest.raises(TargetError) as caught:
+                graph.create_search_index()
+            assert "CREATE EXTENSION pg_trgm" in caught.value.hint
+            assert not graph.backend.in_transaction
+    finally:
+        postgres.rows(f"DROP ROLE {role}")
+
+
+def test_a_migration_takes_graphs_with_an_index(
+    sqlite_graph: KnowledgeGraph, postgres_graph: KnowledgeGraph, postgres: Database
+) -> None:
+    for graph in (sqlite_graph, postgres_graph):
+        graph.add_entity("file", f"parser of {graph.backend.name}")
+        graph.create_search_index()
+    assert isinstance(sqlite_graph.backend, SQLiteBackend)
+    options = {f"pg_{name}": value for name, value in postgres.parameters.items()}
+    progress = migrate_to_postgresql(
+        sqlite_path=sqlite_graph.backend.db_path, if_exists="replace", **options
+    )
+    assert progress.errors == []
+    assert [row["name"] for row in postgres_graph.search("parser")] == ["parser of sqlite"]
+    assert not search_index.exists(postgres_graph.backend)  # It is with the old tables.
+    postgres_graph.create_search_index()
+    assert search_index.exists(postgres_graph.backend)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,87 @@ def test_values_that_are_no_json_are_refused(graph: KnowledgeGraph) -> None:
         graph.add_entity("file", 7)  # type: ignore[arg-type]
     harmless = {"k": "\\u0000"}
     assert got(graph.get_entity(graph.add_entity("file", "b", harmless)))["metadata"] == harmless
+
+
+@pytest.mark.parametrize(
+    ("numbers", "error"),
+    [
+        ({"cost_usd": math.nan}, ValueError),
+        ({"duration_seconds": math.inf}, ValueError),
+        ({"cost_usd": 10**400}, ValueError),
+        ({"cost_usd": "1.5"}, TypeError),
+        ({"cost_usd": True}, TypeError),
+        ({"iterations": 1.5}, TypeError),
+        ({"iterations": 2**63}, ValueError),
+        ({"files_modified": "3"}, TypeError),
+        ({"size_bytes": "big"}, TypeError),
+        ({"lines_of_code": 2.0}, TypeError),
+    ],
+)
+def test_numbers_that_fit_no_column_are_refused(
+    graph: KnowledgeGraph, numbers: dict[str, Any], error: type[Exception]
+) -> None:
+    (name,) = numbers
+    of_file = name in {"size_bytes", "lines_of_code"}
+    log = partial(graph.log_file_snapshot, "a") if of_file else partial(graph.log_mission, "m", "?")
+    with pytest.raises(error, match=name):
+        log(**numbers)
+    assert graph.get_mission_history() == graph.get_file_history("a") == []
+
+
+def test_the_largest_numbers_come_back(graph: KnowledgeGraph) -> None:
+    graph.log_mission("m", "success", cost_usd=5, iterations=2**63 - 1, duration_seconds=1e308)
+    (mission,) = graph.get_mission_history()
+    assert (mission["cost_usd"], mission["duration_seconds"]) == (5.0, 1e308)
+    assert mission["iterations"] == 2**63 - 1
+
+
+def test_limits_are_numbers(graph: KnowledgeGraph) -> None:
+    for size in (0, -1):
+        with pytest.raises(ValueError, match="page_size"):
+            graph.iter_entities(page_size=size)
+    with pytest.raises(TypeError, match="limit"):
+        graph.list_entities(limit=1.5)  # type: ignore[arg-type]
+
+
+#: Metadata as others may have written it, and as it comes out.
+WRITTEN = {
+    None: {},
+    "{}": {},
+    "null": {},
+    "5": 5,
+    "true": True,
+    '""': "",
+    '"abc"': "abc",
+    '"{\\"a\\": 1}"': '{"a": 1}',
+    '"\\u00e9"': "é",
+    "[1, null]": [1, None],
+    '{"a": null}': {"a": None},
+}
+
+
+def test_whatever_metadata_is_it_comes_out_alike(graph: KnowledgeGraph) -> None:
+    other = graph.add_entity("file", "other")
+    ids = graph.add_entities([("file", str(number)) for number in range(len(WRITTEN))])
+    to_json = "CAST(? AS jsonb)" if graph.backend.name == "postgres" else "?"
+    for entity_id, written in zip(ids, WRITTEN, strict=True):
+        graph.backend.execute(
+            f"UPDATE entities SET metadata = {to_json} WHERE id = ?", (written, entity_id)
+        )
+        graph.backend.execute(
+            "INSERT INTO relationships (from_id, to_id, type, metadata)"
+            f" VALUES (?, ?, 'knows', {to_json})",
+            (other, entity_id, written),
+        )
+    graph.backend.commit()
+    for entity_id, value in zip(ids, WRITTEN.values(), strict=True):
+        assert got(graph.get_entity(entity_id))["metadata"] == value
+    pairs = graph.find_related(other)
+    assert [entity["metadata"] for entity, _ in pairs] == list(WRITTEN.values())
+    assert [relationship["metadata"] for _, relationship in pairs] == list(WRITTEN.values())
+    assert [row["name"] for row in graph.search("é")] == ["8"]
+    assert graph.update_entity(ids[3], {"new": 1}, merge=True)
+    assert got(graph.get_entity(ids[3]))["metadata"] == {"new": 1}
 
 
 def test_times_and_metadata_of_others_come_out_alike(graph: KnowledgeGraph) -> None:
@@ -103,6 +185,9 @@ def test_a_graph_needs_one_database(tmp_path: Path) -> None:
         assert "a.db" in repr(graph)
         with pytest.raises(SettingsError):
             KnowledgeGraph(graph.backend, db_path=tmp_path / "b.db")
+        with pytest.raises(SettingsError) as caught:
+            KnowledgeGraph("c.db")  # type: ignore[arg-type]
+        assert caught.value.hint == "write KnowledgeGraph(db_path='c.db')"
     with get_knowledge_graph() as default:
         assert default.backend.name == "sqlite"
     assert (tmp_path / "data" / "knowledge_graph.db").exists()

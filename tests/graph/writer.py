@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+import time
 from typing import Any
 
 from kgcore.backends import get_backend
@@ -32,15 +33,28 @@ def write(graph: KnowledgeGraph, writer: str, rounds: int = ROUNDS) -> int:
 
 
 def main() -> None:
-    """Open the graph that standard input describes, then write."""
-    options: dict[str, Any] = json.load(sys.stdin)
+    """Open the graph that the first line of standard input describes, then write.
+
+    Before either it says so and waits for a line: so all processes do it at the same time.
+    """
+    options: dict[str, Any] = json.loads(sys.stdin.readline())
     kind, name = options.pop("kind"), options.pop("writer")
+    _wait()
     with get_backend(kind, **options) as backend:
         graph = KnowledgeGraph(backend)
         graph.init_schema()
         if name is not None:
             graph.add_entity("starter", name)
-            sys.stdout.write(str(write(graph, name)))
+            _wait()
+            began = time.monotonic()
+            related = write(graph, name)
+            sys.stdout.write(json.dumps([related, began, time.monotonic()]))
+
+
+def _wait() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
 
 
 if __name__ == "__main__":

@@ -155,6 +155,14 @@ def test_a_scan_for_a_few_rows_is_pointed_out(optimizer: Optimizer) -> None:
     assert any("an index for" in hint for hint in plan.hints)
 
 
+def test_a_call_is_explained_with_the_settings_it_is_sent_with(filled: Database) -> None:
+    """Compiled, this would take far longer, with a hint to do what the library does anyway."""
+    always = "-c jit_above_cost=0 -c jit_optimize_above_cost=0 -c jit_inline_above_cost=0"
+    with PostgreSQLBackend(**filled.parameters, options=f"-c jit=on {always}") as backend:
+        plans = Optimizer(backend, memory=16 * GIB).explain_query(GraphQuery.SEARCH)
+    assert "jit" not in str(plans)
+
+
 def test_explaining_changes_nothing(optimizer: Optimizer, filled: Database) -> None:
     for sql in ("DELETE FROM entities", "SELECT 1; DELETE FROM entities", "VACUUM"):
         with pytest.raises(SettingsError, match="only one statement"):

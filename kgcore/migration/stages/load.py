@@ -41,7 +41,7 @@ def copy_binary(
 
     Raises :class:`CopyRefusedError`.
     """
-    return _copy(cursor, relation, table, _Pieces(pieces), "binary")
+    return _copy(cursor, relation, table, pieces, "binary")
 
 
 def copy_text(cursor: Cursor, relation: Identifier, table: Table, batches: Iterator[bytes]) -> int:
@@ -49,7 +49,7 @@ def copy_text(cursor: Cursor, relation: Identifier, table: Table, batches: Itera
 
     Raises :class:`CopyRefusedError`.
     """
-    return _copy(cursor, relation, table, _Pieces(batches), "text")
+    return _copy(cursor, relation, table, batches, "text")
 
 
 def copy_each(
@@ -78,10 +78,14 @@ def copy_each(
     return Copied(first.rows + second.rows, first.refusals + second.refusals)
 
 
-def _copy(cursor: Cursor, relation: Identifier, table: Table, file: "_Pieces", how: str) -> int:
+def _copy(
+    cursor: Cursor, relation: Identifier, table: Table, pieces: Iterator[Buffer], how: str
+) -> int:
+    file = _Pieces(pieces)
+    readable: Any = file  # It has no readline, which COPY FROM never asks for.
     cursor.execute("SAVEPOINT kg_copy")
     try:
-        cursor.copy_expert(_statement(relation, table, how), file, _BUFFER_BYTES)
+        cursor.copy_expert(_statement(relation, table, how), readable, _BUFFER_BYTES)
     except psycopg2.Error as error:
         if file.fault is not None:
             cursor.execute("ROLLBACK TO SAVEPOINT kg_copy")
