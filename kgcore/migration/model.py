@@ -16,6 +16,7 @@ from kgcore.schema.translate.names import Names
 PROTOCOL = 3
 
 MIN_ID = -(2**63)
+MAX_ID = 2**63 - 1
 
 
 class Stage(StrEnum):

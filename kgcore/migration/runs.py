@@ -5,6 +5,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -66,20 +67,20 @@ def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None 
     """
     began = time.monotonic()
     choose(options.repairs)
-    snapshot = freeze.freeze(
-        source, data_dir / freeze.FOLDER, None if watch is None else partial(watch, "freeze")
+
+    def planned(copy: Path) -> tuple[plan.Plan, float]:
+        since = time.monotonic()
+        with closing(extract.open_snapshot(copy)) as connection:
+            return plan.plan(connection, options), time.monotonic() - since
+
+    snapshot, (made, seconds) = freeze.freeze_and(
+        source,
+        data_dir / freeze.FOLDER,
+        planned,
+        None if watch is None else partial(watch, "freeze"),
     )
-    frozen = time.monotonic()
-    connection = extract.open_snapshot(snapshot.path)
-    try:
-        planned = plan.plan(connection, snapshot.bytes, options)
-    except BaseException:
-        freeze.discard(snapshot.path)
-        raise
-    finally:
-        connection.close()
-    seconds = {"freeze": frozen - began, "plan": time.monotonic() - frozen}
-    return Prepared(snapshot, planned.tables, planned.not_carried_over, seconds)
+    taken = {"freeze": time.monotonic() - began, "plan": seconds}
+    return Prepared(snapshot, made.tables, made.not_carried_over, taken)
 
 
 def check_target(pool: ConnectionPool, options: Options) -> str:

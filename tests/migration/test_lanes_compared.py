@@ -161,7 +161,7 @@ def test_what_either_lane_stores_is_what_the_file_holds(
     path = drawn.write(tmp_path / f"{uuid4().hex}.db")  # Source snapshots are never the same path.
     with closing(extract.open_snapshot(path)) as connection:
         options = Options(only=(drawn.name,), chunk_rows=drawn.chunk_rows)
-        (planned,) = plan(connection, 1, options).tables
+        (planned,) = plan(connection, options).tables
     table = planned.table
     source = drawn.stored(path, planned)
     fast, slow = Identifier("fast", table.name), Identifier("slow", table.name)
@@ -210,7 +210,7 @@ def test_a_large_integer_among_reals_is_for_the_careful_lane(
     drawn = _drawn(declared, *values)
     path = drawn.write(tmp_path / "t.db")
     with closing(extract.open_snapshot(path)) as connection:
-        (planned,) = plan(connection, 1, Options(only=("t",))).tables
+        (planned,) = plan(connection, Options(only=("t",))).tables
     key, column = planned.table.columns
     columns = (key, replace(column, kind=Kind.REAL))
     planned = replace(planned, table=replace(planned.table, columns=columns))

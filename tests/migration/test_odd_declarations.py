@@ -272,7 +272,7 @@ def test_places_are_counted_in_the_collations_of_the_key(tmp_path: Path) -> None
                 )
         with closing(extract.open_snapshot(path)) as connection:
             options = Options(only=("*",), chunk_rows=1)
-            (planned,) = plan(connection, 1, options).tables
+            (planned,) = plan(connection, options).tables
         place = planned.table.column_names.index("c")
         found = [
             row[place]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kgcore.errors import SourceError
 from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable, Stage
 from kgcore.migration.pipeline import planned_steps, unlocked
+from kgcore.migration.stages import plan as stage
 from kgcore.migration.stages.plan import chunks, plan
 from kgcore.model import ForeignKey
 from kgcore.schema import TABLES, sqlite_ddl
@@ -52,10 +53,28 @@ def graph(more: str = "") -> sqlite3.Connection:
     return connection
 
 
-def test_large_rows_make_smaller_chunks() -> None:
-    connection = graph("INSERT INTO file_snapshots (file_path) VALUES ('a'), ('b'), ('c'), ('d')")
-    planned = {item.table.name: item for item in plan(connection, 10 * 2**30, Options()).tables}
-    assert [chunk.rows for chunk in planned["file_snapshots"].chunks] == [1, 1, 1, 1]
+@settings(deadline=None)
+@given(st.lists(st.sampled_from((0, 1, 40, 200)), min_size=1, max_size=60))
+def test_no_chunk_weighs_too_much_unless_it_is_one_row(sizes: list[int]) -> None:
+    connection = graph()
+    connection.executemany(
+        "INSERT INTO file_snapshots (file_path, metadata) VALUES ('é', ?)",
+        [("x" * size,) for size in sizes],
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "CHUNK_BYTES", 150)
+        planned = {item.table.name: item for item in plan(connection, Options(chunk_rows=9)).tables}
+    found = planned["file_snapshots"].chunks
+    assert sum(chunk.rows for chunk in found) == len(sizes)
+    assert [chunk.upper for chunk in found[:-1]] == [chunk.lower for chunk in found[1:]]
+    for chunk in found:
+        weights = [
+            size + 2  # of the path
+            for row_id, size in enumerate(sizes, 1)
+            if row_id >= chunk.lower and (chunk.upper is None or row_id < chunk.upper)
+        ]
+        assert len(weights) == chunk.rows
+        assert sum(weights) <= 150 or chunk.rows == 1
 
 
 @pytest.mark.parametrize(
@@ -78,7 +97,7 @@ def test_large_rows_make_smaller_chunks() -> None:
 )
 def test_what_is_no_graph_is_refused_by_name(more: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        plan(graph(more), 1, Options())
+        plan(graph(more), Options())
 
 
 def test_the_order_of_the_stages() -> None:
@@ -86,7 +105,7 @@ def test_the_order_of_the_stages() -> None:
         "INSERT INTO entities (type, name) VALUES ('a', 'b');"
         "INSERT INTO relationships (from_id, to_id, type) VALUES (1, 1, 't')"
     )
-    tables = {item.table.name: item for item in plan(connection, 1, Options()).tables}
+    tables = {item.table.name: item for item in plan(connection, Options()).tables}
     left: dict[tuple[Stage, str], int] = {}
     for step in planned_steps(tuple(tables.values())):
         left[step.stage, step.table] = left.get((step.stage, step.table), 0) + 1
@@ -110,7 +129,7 @@ def test_the_order_of_the_stages() -> None:
 
 def test_a_description_is_read_as_it_was_written_also_by_an_earlier_version() -> None:
     connection = graph("CREATE TABLE loose (x TEXT PRIMARY KEY CHECK (x <> ''), y) WITHOUT ROWID")
-    for item in plan(connection, 1, Options()).tables:
+    for item in plan(connection, Options()).tables:
         stored = json.loads(json.dumps(item.to_json()))
         assert PlannedTable.from_json(stored) == replace(item, chunks=())
     earlier = {

@@ -400,7 +400,7 @@ def test_tables_without_row_ids_are_read_whole_whatever_their_keys_are(
         connection.commit()
         rows = connection.execute("SELECT * FROM t ORDER BY a, b").fetchall()
     with closing(extract.open_snapshot(path)) as connection:
-        (planned,) = plan(connection, 1, Options(only=("*",), chunk_rows=chunk_rows)).tables
+        (planned,) = plan(connection, Options(only=("*",), chunk_rows=chunk_rows)).tables
     assert sum(chunk.rows for chunk in planned.chunks) == len(rows)
     read = []
     for chunk in planned.chunks:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from kgcore.errors import SettingsError, SourceError
@@ -57,10 +58,25 @@ _OF_THE_APPLICATION = (
 _SCRATCH, _LOCK, _COPY = "freeze-", "lock", "copy.db"
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 def freeze(source: Path, directory: Path, progress: Progress | None = None) -> SourceSnapshot:
     """Copy ``source`` into ``directory`` and return the copy; ``progress`` gets (done, pages).
+
+    Raises as :func:`freeze_and`.
+    """
+    snapshot, _ = freeze_and(source, directory, lambda _: None, progress)
+    return snapshot
+
+
+def freeze_and(
+    source: Path, directory: Path, read: Callable[[Path], T], progress: Progress | None = None
+) -> tuple[SourceSnapshot, T]:
+    """Copy ``source`` into ``directory``; return the copy, and what ``read`` made of it.
+
+    The copy is read while it is still being checked, which takes as long: that it is damaged is
+    said before anything that reading it raises.
 
     Nothing is left behind when it raises: :class:`SourceError` if the source is missing, is not a
     SQLite database, is damaged, stays locked, or finds no room in ``directory``, and
@@ -69,12 +85,14 @@ def freeze(source: Path, directory: Path, progress: Progress | None = None) -> S
     _examine(source)
     _make(directory)
     try:
-        return _freeze(source, directory, progress)
+        return _freeze(source, directory, read, progress)
     except OSError as error:
         raise _no_room(source, directory, error.strerror or str(error)) from None
 
 
-def _freeze(source: Path, directory: Path, progress: Progress | None) -> SourceSnapshot:
+def _freeze(
+    source: Path, directory: Path, read: Callable[[Path], T], progress: Progress | None
+) -> tuple[SourceSnapshot, T]:
     with (
         tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=directory) as scratch,
         (Path(scratch) / _LOCK).open("w") as lock,
@@ -82,18 +100,19 @@ def _freeze(source: Path, directory: Path, progress: Progress | None) -> SourceS
         fcntl.flock(lock, fcntl.LOCK_EX)  # Says that we live, and is given up when we don't.
         copy = Path(scratch) / _COPY
         _back_up(source, copy, Path(scratch), progress)
-        # Both only read the copy, and both leave the interpreter lock while they do.
-        with ThreadPoolExecutor(2) as threads:
+        # All three only read the copy, and leave the interpreter lock while they do.
+        with ThreadPoolExecutor(3) as threads:
             check = threads.submit(_quick_check, copy, source)
-            digest = threads.submit(_sha256, copy)
+            reading = threads.submit(read, copy)
+            sha256 = threads.submit(_sha256, copy).result()
             check.result()
-            sha256 = digest.result()
+            made = reading.result()
         # Two runs of the same content keep a copy each: each is deleted with its run.
         final = directory / f"{sha256}-{secrets.token_hex(4)}.db"
         copy.chmod(0o400)
         copy.replace(final)
         note_digest(final, sha256)
-    return SourceSnapshot(source.absolute(), final, sha256, final.stat().st_size)
+    return SourceSnapshot(source.absolute(), final, sha256, final.stat().st_size), made
 
 
 def note_digest(path: Path, sha256: str) -> None:

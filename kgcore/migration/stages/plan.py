@@ -3,6 +3,7 @@
 Chunks hold about equal numbers of rows. Their bounds are found by walking the id index, because
 ids are sparse; together they cover every id exactly once. Rows without an id (WITHOUT ROWID) are
 counted in the order of their key instead, and the keys at the bounds are kept to go there at once.
+A chunk that weighs too much is divided again: large rows may stand side by side.
 """
 
 import sqlite3
@@ -11,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from kgcore.errors import SourceError
 from kgcore.migration import ids
-from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable
-from kgcore.model import Kind, NotCarriedOver, Table
+from kgcore.migration.model import MAX_ID, MIN_ID, Chunk, Options, Origin, PlannedTable
+from kgcore.model import INTEGERS, Kind, NotCarriedOver, Table
 from kgcore.schema import TABLES, quoted
 from kgcore.schema.translate.choice import choose, is_left_out
 from kgcore.schema.translate.inspect import ROW_IDS, read_schema
@@ -23,8 +24,11 @@ from kgcore.schema.translate.translation import translate
 from kgcore.schema.translate.values import look, unreadable
 
 #: A chunk is held in memory about three times (Arrow, COPY, driver). 16 MiB of rows keeps a worker
-#: far below 300 MB whatever the file's size.
-_CHUNK_BYTES = 16 * 2**20
+#: far below 300 MB whatever is in the file; a single row may weigh more.
+CHUNK_BYTES = 16 * 2**20
+
+# What their values weigh is bounded by itself, or they are refused.
+_LIGHT = INTEGERS | {Kind.REAL, Kind.NUMERIC, Kind.BOOLEAN, Kind.DATE, Kind.TIMESTAMP}
 
 _GRAPH = {table.name: table for table in TABLES}
 
@@ -37,12 +41,12 @@ class Plan:
     not_carried_over: tuple[NotCarriedOver, ...] = ()
 
 
-def plan(connection: sqlite3.Connection, size: int, options: Options) -> Plan:
+def plan(connection: sqlite3.Connection, options: Options) -> Plan:
     """Return what the source snapshot becomes.
 
-    ``size`` is the file's length in bytes; it bounds the rows of a chunk. Raises
-    :class:`SourceError` where the file is not a knowledge graph, or holds what can't be carried
-    over and was not excluded; :class:`SettingsError` where ``only`` or ``exclude`` names no table.
+    Raises :class:`SourceError` where the file is not a knowledge graph, or holds what can't be
+    carried over and was not excluded; :class:`SettingsError` where ``only`` or ``exclude`` names no
+    table.
     """
     schema = read_schema(connection)
     _refuse_impostors(schema)
@@ -58,7 +62,7 @@ def plan(connection: sqlite3.Connection, size: int, options: Options) -> Plan:
     extra = [_origin(draft) for draft in drafts.values()]
     counted = [(*pair, _count(connection, pair[1])) for pair in [*described, *extra]]
     total = sum(rows for _, _, rows in counted)
-    chunk_rows = _bounded(options, size, total)
+    chunk_rows = _asked(options, total)
     return Plan(
         tuple(_planned(connection, *item, chunk_rows) for item in counted),
         translation.not_carried_over,
@@ -69,34 +73,78 @@ def chunks(
     connection: sqlite3.Connection, origin: Origin, rows: int, chunk_rows: int
 ) -> Iterator[Chunk]:
     """Yield half-open id ranges of at most ``chunk_rows`` rows that cover all ids exactly once."""
-    if rows == 0:
-        return
-    number = -(-rows // chunk_rows)
-    share, longer = divmod(rows, number)
+    if rows:
+        whole = Chunk(origin.table, 0 if origin.order else MIN_ID, None, rows)
+        yield from _divided(connection, origin, whole, -(-rows // chunk_rows))
+
+
+def _divided(
+    connection: sqlite3.Connection, origin: Origin, chunk: Chunk, number: int
+) -> Iterator[Chunk]:
+    """Yield the chunk in so many parts of about equal numbers of rows."""
+    share, longer = divmod(chunk.rows, number)
     key, name = origin.reads[0], quoted(origin.table)
     following = f"SELECT {key} FROM {name} WHERE {key} >= ? ORDER BY {key} LIMIT 1 OFFSET ?"
-    lower = 0 if origin.order else MIN_ID
+    lower = chunk.lower
     for position in range(number):
         count = share + (position < longer)
-        upper: int | None = None
+        upper = chunk.upper
         if position < number - 1:
             upper = (
                 lower + count
                 if origin.order
                 else connection.execute(following, (lower, count)).fetchone()[0]
             )
-        yield Chunk(origin.table, lower, upper, count)
+        yield Chunk(chunk.table, lower, upper, count)
         if upper is not None:
             lower = upper
+
+
+def _light(
+    connection: sqlite3.Connection, origin: Origin, chunk: Chunk, heavy: Sequence[str]
+) -> Iterator[Chunk]:
+    """Yield the chunk in parts of at most :data:`CHUNK_BYTES` in its ``heavy`` columns."""
+    weight = _weight(connection, origin, chunk, heavy)
+    if weight <= CHUNK_BYTES or chunk.rows == 1:
+        yield chunk
+        return
+    for part in _divided(connection, origin, chunk, min(chunk.rows, -(-weight // CHUNK_BYTES))):
+        yield from _light(connection, origin, part, heavy)
+
+
+def _weight(
+    connection: sqlite3.Connection, origin: Origin, chunk: Chunk, heavy: Sequence[str]
+) -> int:
+    if not heavy:
+        return 0
+    # Of text SQLite would count the letters; as a BLOB its bytes are known without.
+    bytes_of_row = " + ".join(f"ifnull(length(CAST({read} AS BLOB)), 0)" for read in heavy)
+    key, name = origin.reads[0], quoted(origin.table)
+    if origin.order:
+        rows = f"{name} ORDER BY {', '.join(origin.order)} LIMIT ? OFFSET ?"
+        bounds = (chunk.rows, chunk.lower)
+    else:
+        rows = f"{name} WHERE {key} BETWEEN ? AND ?"
+        bounds = (chunk.lower, MAX_ID if chunk.upper is None else chunk.upper - 1)
+    (found,) = connection.execute(
+        f"SELECT ifnull(sum(weight), 0) FROM (SELECT {bytes_of_row} AS weight FROM {rows})", bounds
+    ).fetchone()
+    return int(found)
 
 
 def _planned(
     connection: sqlite3.Connection, table: Table, origin: Origin, rows: int, chunk_rows: int
 ) -> PlannedTable:
     try:
+        heavy = [
+            read
+            for column, read in zip(table.columns, origin.reads, strict=True)
+            if column.kind not in _LIGHT
+        ]
         found = tuple(
-            replace(chunk, table=table.name)
+            replace(part, table=table.name)
             for chunk in chunks(connection, origin, rows, chunk_rows)
+            for part in _light(connection, origin, chunk, heavy)
         )
         if origin.order:
             places = [chunk.lower for chunk in found[1:]]
@@ -145,14 +193,14 @@ def _key_literal(storage: str, raw: bytes) -> str | None:
     return None
 
 
-def _bounded(options: Options, size: int, rows: int) -> int:
-    """Return the rows of a chunk, fewer than asked for where rows are large on average."""
+def _asked(options: Options, rows: int) -> int:
+    """Return the most rows that a chunk is to have, of so many rows in all."""
     asked = options.chunk_rows
     if options.most_chunks is not None:
         asked = max(asked, -(-rows // options.most_chunks))
     if options.max_rows_per_second is not None:
         asked = min(asked, options.max_rows_per_second)  # A chunk is what is sent in one go.
-    return max(1, min(asked, _CHUNK_BYTES * rows // max(size, 1))) if rows else asked
+    return asked
 
 
 def _refuse_impostors(schema: SourceSchema) -> None:
