@@ -84,7 +84,7 @@ def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
     ADBC would make text of it in a form of its own, among other text in the same column. Where the
     column is declared as text, SQLite has made text of it before, and nothing needs to be asked.
     """
-    loose = _loose_columns(path, planned.source.table)
+    loose = loose_columns(path, planned.source.table)
     reads = tuple(
         f"iif(typeof({read}) = 'real', x'00', {read})"
         if read in loose and column.kind in _TEXTS
@@ -95,7 +95,7 @@ def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
 
 
 @lru_cache(maxsize=256)
-def _loose_columns(path: Path, table: str) -> frozenset[str]:
+def loose_columns(path: Path, table: str) -> frozenset[str]:
     """Return the quoted names of the columns whose declared type is not one of text.
 
     See https://www.sqlite.org/datatype3.html, 3.1.
