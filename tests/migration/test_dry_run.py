@@ -205,8 +205,6 @@ INSERT INTO moment VALUES ('2026-01-02T03:04:05Z'), ('2026-01-02 03:04:05'), ('2
   ('2026-01-02T04:04:05+01:00'), (NULL);
 CREATE TABLE price (n NUMERIC UNIQUE);
 INSERT INTO price VALUES (1), (0.1), (2.5), (3);
-CREATE TABLE doc (j JSON UNIQUE);
-INSERT INTO doc VALUES ('{"a": 1, "b": [2]}'), ('{"b":[2.0],"a":1}'), ('["1"]'), ('[1]');
 CREATE TABLE fold (name TEXT COLLATE NOCASE, code TEXT COLLATE NOCASE UNIQUE);
 INSERT INTO fold VALUES ('A', 'a'), ('a', 'b');
 CREATE UNIQUE INDEX fold_name ON fold (name COLLATE BINARY);

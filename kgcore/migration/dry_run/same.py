@@ -4,7 +4,6 @@
 instant one instant; and a NOCASE column tells case once it is over there.
 """
 
-import json
 import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -54,12 +53,8 @@ def _same(kind: str, value: Any) -> Any:
             case Kind.REAL:
                 number = float(text)
                 return number if number == number else "nan"  # noqa: PLR0124 (SQLite has no NaN)
-            case Kind.JSON:
-                return json.dumps(
-                    json.loads(text, parse_int=_number, parse_float=_number), sort_keys=True
-                )
-        return _number(text)[1]
-    except (ValueError, RecursionError, OverflowError, InvalidOperation):
+        return _number(text)
+    except (ValueError, OverflowError, InvalidOperation):
         return text
 
 
@@ -69,14 +64,14 @@ def _instant(text: str) -> str:
     return zoned.astimezone(UTC).isoformat()
 
 
-def _number(text: str) -> tuple[str, str]:
-    """Return a number's digits without zeros that mean nothing, marked so that no text is alike."""
+def _number(text: str) -> str:
+    """Return a number's digits without the zeros that mean nothing."""
     number = Decimal(text)
     if not number.is_finite():
-        return "\0", str(number)
+        return str(number)
     sign, digits, exponent = number.as_tuple()
-    significant = "".join(map(str, digits)).strip("0")
+    written = "".join(map(str, digits)).lstrip("0")
+    significant = written.rstrip("0")
     if not significant:
-        return "\0", "0"
-    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
-    return "\0", f"{'-' * sign}{significant}e{int(exponent) + zeros}"
+        return "0"
+    return f"{'-' * sign}{significant}e{int(exponent) + len(written) - len(significant)}"
