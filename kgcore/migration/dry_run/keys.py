@@ -7,13 +7,13 @@ check, and those that refer to a row which is not there or is gone, and what han
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from kgcore.migration.dry_run.condition import in_sqlite
 from kgcore.migration.dry_run.relations import Relation, needed, relation, seen_by_checks
 from kgcore.migration.dry_run.same import create_functions
 from kgcore.migration.dry_run.scan import Scanned
-from kgcore.migration.dry_run.tally import Example, shown
 from kgcore.migration.model import Refusal
 from kgcore.migration.related import parents_first
 from kgcore.migration.repairs import (
@@ -30,7 +30,8 @@ from kgcore.model import Check, ForeignKey, Index
 from kgcore.schema import quoted
 from kgcore.schema.postgres import all_indexes
 
-Found = tuple[Refusal, str]
+#: A refused row, with the values at fault.
+Found = tuple[Refusal, Sequence[Any]]
 
 
 def break_keys(
@@ -131,18 +132,23 @@ class _Keys:
         merges = is_merging(table, index)
         column = index.columns[0] if len(index.columns) == 1 else None
         named = ", ".join(index.columns)
-        for ids, *values in self._ask(_grouped(found, index)):
+        groups = _grouped(found, index)
+        # To list the ids of each group costs more than to see that there is none to list.
+        if not list(self._ask(f"SELECT 1 {groups.rest} LIMIT 1")):
+            return
+        listed = ", ".join((f"group_concat({groups.key})", *groups.values))
+        for ids, *values in self._ask(f"SELECT {listed} {groups.rest}"):
             kept, *others = sorted(map(int, ids.split(",")))
             for row_id in others:
                 reason = f"the same ({named}) as another row"
                 same_as = kept if merges else None
-                yield Refusal(row_id, column, reason, "23505", same_as), shown(*values)
+                yield Refusal(row_id, column, reason, "23505", same_as), values
 
     def _breaches(self, found: Relation, check: Check) -> Iterator[Found]:
         rows = seen_by_checks(found, found.planned.table)
         query = f"SELECT kg_id FROM ({rows}) WHERE NOT ({_translated(check.expression)})"
         for (row_id,) in self._ask(query):
-            yield Refusal(row_id, None, f"it breaks the check {check.name}", "23514"), ""
+            yield Refusal(row_id, None, f"it breaks the check {check.name}", "23514"), ()
 
     def _orphans(self, found: Relation, key: ForeignKey) -> Iterator[Found]:
         """Children of no row, and of rows that are gone."""
@@ -176,10 +182,10 @@ class _Keys:
         column = key.columns[0] if len(key.columns) == 1 else None
         reads = ", ".join(found.reads[name] for name in key.columns)
         conditions = " AND ".join([*where, *found.kept()])
-        query = f"SELECT {found.key}, {reads} FROM {found.name} WHERE {conditions} ORDER BY 1"
+        query = f"SELECT {found.key}, {reads} FROM {found.name} WHERE {conditions}"
         for row_id, *values in self._ask(query):
             refusal = Refusal(row_id, column, f"no such row in {key.table}", "23503")
-            yield refusal, shown(*values)
+            yield refusal, values
 
     def _compared(self, found: Relation, key: ForeignKey) -> tuple[list[str], list[str]]:
         """Return both sides of a foreign key, as the parent's kinds."""
@@ -202,9 +208,9 @@ class _Keys:
         tally = self._scanned[name].tally
         gone: list[int] = []
         merged: list[int] = []
-        for refusal, value in lost:
+        for refusal, values in lost:
             repair = self._chosen.accepting(name, [refusal]).get(refusal.row_id)
-            tally.count(refusal, repair, Example(refusal.row_id, value))
+            tally.count(refusal, repair, *values)
             tally.save([for_key(name, refusal)])
             is_merged = repair is not None and refusal.same_as is not None
             (merged if is_merged else gone).append(refusal.row_id)
@@ -217,8 +223,16 @@ class _UnforetoldError(Exception):
     """SQLite can't be asked this."""
 
 
-def _grouped(found: Relation, index: Index) -> str:
-    """Return the query for rows with equal values: their ids in a list, and the values."""
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Of rows with equal values: what is asked for the ids and the values, and from where."""
+
+    key: str
+    values: tuple[str, ...]
+    rest: str
+
+
+def _grouped(found: Relation, index: Index) -> _Groups:
     if not index.keys and index.where is None:
         values, rows, key = [found.value(c) for c in index.columns], found.name, found.key
         where = found.kept()
@@ -228,11 +242,8 @@ def _grouped(found: Relation, index: Index) -> str:
         rows, key = f"({seen_by_checks(found, found.planned.table)})", "kg_id"
         where = [] if index.where is None else [f"({_translated(index.where)})"]
     present = " AND ".join([*(f"({value}) IS NOT NULL" for value in values), *where])
-    listed = ", ".join(values)
-    return (
-        f"SELECT group_concat({key}), {listed} FROM {rows} WHERE {present}"
-        f" GROUP BY {listed} HAVING count(*) > 1"
-    )
+    rest = f"FROM {rows} WHERE {present} GROUP BY {', '.join(values)} HAVING count(*) > 1"
+    return _Groups(key, tuple(values), rest)
 
 
 def _translated(expression: str) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kgcore.migration.dry_run.suspects import suspects, too_long
-from kgcore.migration.dry_run.tally import Example, Tally, shown
+from kgcore.migration.dry_run.tally import Tally
 from kgcore.migration.model import Chunk, PlannedTable
 from kgcore.migration.repairs import Repairs, for_rows
 from kgcore.migration.stages import check, extract
@@ -103,12 +103,11 @@ def scan(
     for column in table.columns:
         values = arrays[column.name]
         doubtful = suspects(column, values)
-        seen = found.columns[column.name] = _seen(column, values, odd.get(column.name), doubtful)
+        found.columns[column.name] = _seen(column, values, odd.get(column.name), doubtful)
         masks = (doubtful, odd.get(column.name), long.get(column.name))
         there = [mask for mask in masks if mask is not None]
         if there:
             suspicious[column.name] = there[0] if len(there) == 1 else _any(there)
-            seen.storage.total()
     if suspicious:
         ids = pc.filter(arrays[table.key.name], _any(suspicious.values())).to_pylist()
         doubtful_table = _only(planned, suspicious.keys() | {table.key.name})
@@ -298,18 +297,47 @@ def _judge(
     by_id = {row[0]: row for row in rows if row[0] in bad}
     names = table.column_names
     for refusal in checked.refusals:
-        column = refusal.column or table.key.name
-        value = by_id[refusal.row_id][names.index(column)]
-        found.tally.count(refusal, None, Example(refusal.row_id, shown(value)))
+        value = by_id[refusal.row_id][names.index(refusal.column or table.key.name)]
+        found.tally.count(refusal, None, value)
     found.refused += bad
-    found.tally.save(for_rows(bad, partial(_still_refused, table, by_id)).values())
+    for columns, of in _by_fault(table, by_id, repairs).items():
+        narrow = Table(table.name, (table.key, *columns), table.indexes)
+        places = [0, *(names.index(column.name) for column in columns)]
+        cells = {row[0]: tuple(row[place] for place in places) for row in of}
+        found.tally.save(for_rows(cells.keys(), partial(_still_refused, narrow, cells)).values())
+
+
+def _by_fault(
+    table: Table, rows: Mapping[int, Row], repairs: Repairs
+) -> dict[tuple[Column, ...], list[Row]]:
+    """Return refused rows by the columns that are at fault: no others need to be tried again."""
+    faults: dict[int, list[Column]] = {row_id: [] for row_id in rows}
+    for place, column in enumerate(table.columns[1:], 1):
+        alone = Table(table.name, (table.key, column), table.indexes)
+        cells = [(row_id, row[place]) for row_id, row in rows.items()]
+        for refusal in check.check(alone, cells, repairs).refusals:
+            faults[refusal.row_id].append(column)
+    found: dict[tuple[Column, ...], list[Row]] = {}
+    for row_id, columns in faults.items():
+        # Together too long for an index, where it is none alone.
+        found.setdefault(tuple(columns or table.columns[1:]), []).append(rows[row_id])
+    return found
 
 
 def _still_refused(
     table: Table, rows: Mapping[int, Row], ids: Collection[int], repairs: Repairs
-) -> frozenset[int]:
-    asked = [rows[row_id] for row_id in ids]
-    return frozenset(refusal.row_id for refusal in check.check(table, asked, repairs).refusals)
+) -> Set[int]:
+    """Return which rows can't be stored with these repairs; each of their columns is at fault."""
+    kinds = [column.kind for column in table.columns[1:]]
+
+    def is_mended(row: Row) -> bool:
+        pairs = zip(kinds, row[1:], strict=True)
+        return all(cell is not None and repairs.mend(kind, cell) for kind, cell in pairs)
+
+    mended = [rows[row_id] for row_id in ids if is_mended(rows[row_id])]
+    refusals = check.check(table, mended, repairs).refusals
+    stored = {row[0] for row in mended} - {refusal.row_id for refusal in refusals}
+    return frozenset(ids) - stored
 
 
 def _note_mended(found: Scanned, table: Table, checked: check.CheckedRows, keyed: Set[str]) -> None:

@@ -1,9 +1,11 @@
 """Tally: refused rows counted by reason, with a few of them; its size does not grow with rows."""
 
 import re
+from bisect import insort
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from heapq import nsmallest
 
 from kgcore.migration.model import InvalidText, Refusal
@@ -42,18 +44,18 @@ class Tally:
     reasons: dict[tuple[str | None, ...], Reason] = field(default_factory=dict)
     saving: Counter[str] = field(default_factory=Counter)
 
-    def count(self, refusal: Refusal, repair: str | None, example: Example) -> None:
-        """Count one refused row."""
+    def count(self, refusal: Refusal, repair: str | None, *values: object) -> None:
+        """Count one refused row, with the values at fault."""
         key = (refusal.column, refusal.sqlstate, _alike(refusal.reason), repair)
         reason = self.reasons.get(key)
         if reason is None:
             reason = Reason(refusal.column, refusal.reason, refusal.sqlstate, repair)
             self.reasons[key] = reason
         reason.rows += 1
-        if len(reason.examples) < EXAMPLES:
-            reason.examples.append(example)
-        elif example < (last := max(reason.examples)):
-            reason.examples[reason.examples.index(last)] = example
+        examples = reason.examples
+        if len(examples) < EXAMPLES or refusal.row_id < examples[-1].row_id:
+            insort(examples, Example(refusal.row_id, shown(*values)))
+            del examples[EXAMPLES:]
 
     def save(self, saving: Iterable[Collection[str]]) -> None:
         """Count the repairs that would save a row, for each of them."""
@@ -91,6 +93,7 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+@lru_cache(maxsize=1_000)
 def _alike(reason: str) -> str:
     """Return what reasons have in common that differ in a place or a size alone."""
     return _DIGITS.sub("", reason.partition(": ")[0])
