@@ -351,3 +351,78 @@ def test_a_table_in_the_way_is_said_at_once(
     prepared = runs.prepare(source, place.data_dir, options)
     with pytest.raises(TargetError, match=r"rows in public\.t"):
         runs.check_tables(place.pool, prepared, options)
+
+
+def test_it_says_what_is_in_the_file_and_what_a_run_takes(
+    migrate: Migrate, postgres: Database, place: Workplace, tmp_path: Path
+) -> None:
+    source = write_graph(
+        tmp_path / "graph.db",
+        entities=[
+            entity(number, at=at, metadata=metadata)
+            for number, (at, metadata) in enumerate(
+                [
+                    ("2026-01-02T03:04:05Z", "{}"),
+                    ("2026-01-02T03:04:05+01:00", None),
+                    ("2026-01-02 03:04:05", 7),
+                    ("2026-01-02", "{'a': 1}"),
+                    ("2026-01-02T03:04:05Z", b"\x00"),
+                ],
+                1,
+            )
+        ],
+        relationships=[relationship(number, 1, number) for number in range(-9_000, 6)],
+        more="CREATE TABLE notes (word, mark REAL, n INTEGER, wild INTEGER);"
+        "INSERT INTO notes VALUES (7, 2, 5, 1), ('7', '1.5', -3, 'x'), ('a', NULL, NULL, 2);",
+    )
+    options = Options(chunk_rows=5_000)
+    prepared = runs.prepare(source, place.data_dir, options)
+    seen: list[tuple[str, int, int]] = []
+    found = dry_run(prepared, pool=place.pool, watch=lambda *so_far: seen.append(so_far))
+    runs.release_source(prepared)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert seen[-1] == ("check", found.rows, found.rows)
+    tables = found.to_json()["tables"]
+    entities = tables["entities"]
+    assert entities["findings"] == {"json": 1, "mixed types": 1}
+    assert entities["evidence"]["created_at"]["zones"] == {"Z": 2, "none": 2, "offset": 1}
+    assert entities["evidence"]["metadata"]["storage"] == {"text": 3, "null": 1, "blob": 1}
+    assert {e["id"]: e["value"] for r in entities["rejects"] for e in r["examples"]} == {
+        4: "{'a': 1}",
+        5: "x'00'",
+    }
+    related = tables["relationships"]
+    assert (
+        related["plan"][0]["rows"] + related["plan"][1]["rows"] == related["source_rows"] == 9_006
+    )
+    assert related["plan"][1]["upper"] is None
+    assert (related["evidence"]["id"]["min"], related["evidence"]["id"]["max"]) == (-9_000, 5)
+    (orphans,) = [reject for reject in related["rejects"] if reject["finding"] == "orphans"]
+    assert orphans["rows"] == 9_003
+    assert orphans["examples"][0] == {"id": -9_000, "value": "-9000"}
+    notes = tables["notes"]["evidence"]
+    assert notes["word"]["storage"] == {"text": 2, "integer": 1}
+    assert notes["mark"]["storage"] == {"real": 2, "null": 1}
+    assert notes["wild"]["declared"] == "INTEGER"
+    assert notes["wild"]["type"] == "text"
+    assert "1 value is no integer" in notes["wild"]["why"]
+    assert related["bytes"] > 9_006 * 20
+    estimate = found.estimate
+    assert "rows, loaded into temporary tables of the target" in estimate.basis
+    report = migrate(source, max_rejects=10_000)
+    assert report.is_done, report.errors
+    names = ", ".join(f"'public.{name}'" for name in tables)
+    ((stored,),) = postgres.rows(
+        f"SELECT sum(pg_total_relation_size(name))::bigint FROM unnest(ARRAY[{names}]::regclass[])"
+        " AS name"
+    )
+    assert 0.5 < estimate.target_bytes / stored < 2
+    assert dry_run_without_target(place, source).estimate.basis.startswith("rates of a benchmark")
+
+
+def dry_run_without_target(place: Workplace, source: Path) -> DryRun:
+    prepared = runs.prepare(source, place.data_dir, Options())
+    try:
+        return dry_run(prepared)
+    finally:
+        runs.release_source(prepared)

@@ -2,13 +2,13 @@
 
 ::
 
-    suspects ─► scan ─┐
-    tally ────────────┼─► prediction
-    keys, relations ──┤
-    sample ───────────┘
+    suspects, judge ──────────────► scan ─┐
+    same, condition ─► relations ─► keys ─┼─► predict ─► prediction
+                                  sample ─┘
 
-``scan`` holds every value against its column, ``keys`` every row against uniques, checks and
-foreign keys, and ``sample`` tries out what a run takes.
+``scan`` holds every value against its column: ``suspects`` in C for all of them, ``judge`` by the
+careful check for few. ``keys`` holds rows against uniques, checks and foreign keys, in SQLite.
+``sample`` tries out what a run takes.
 """
 
 from kgcore.migration.dry_run.predict import dry_run

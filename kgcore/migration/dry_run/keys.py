@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kgcore.migration.dry_run.condition import in_sqlite
+from kgcore.migration.dry_run.found import Scanned
 from kgcore.migration.dry_run.relations import Relation, needed, relation, seen_by_checks
 from kgcore.migration.dry_run.same import create_functions
-from kgcore.migration.dry_run.scan import Scanned
 from kgcore.migration.model import Refusal
 from kgcore.migration.related import parents_first
 from kgcore.migration.repairs import (
@@ -198,7 +198,7 @@ class _Keys:
 
     def _ask(self, query: str) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from self._connection.execute(query).fetchall()
+            yield from self._connection.execute(query)
         except sqlite3.OperationalError as error:
             raise _UnforetoldError(str(error)) from error
 

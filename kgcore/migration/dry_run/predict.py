@@ -8,6 +8,7 @@ from contextlib import closing
 
 from kgcore.backends import ConnectionPool
 from kgcore.migration.dry_run.findings import finding
+from kgcore.migration.dry_run.found import ColumnSeen, Scanned
 from kgcore.migration.dry_run.keys import break_keys
 from kgcore.migration.dry_run.prediction import (
     DryRun,
@@ -17,7 +18,7 @@ from kgcore.migration.dry_run.prediction import (
 )
 from kgcore.migration.dry_run.relations import needed
 from kgcore.migration.dry_run.sample import estimate
-from kgcore.migration.dry_run.scan import ColumnSeen, Scanned, scan
+from kgcore.migration.dry_run.scan import scan
 from kgcore.migration.dry_run.tally import Tally
 from kgcore.migration.model import Chunk, PlannedTable
 from kgcore.migration.repairs import Repairs, proposals

@@ -5,20 +5,20 @@ here is what the careful lane refuses, with its words.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kgcore.migration.dry_run.found import ColumnSeen, Scanned
+from kgcore.migration.dry_run.judge import judge
 from kgcore.migration.dry_run.suspects import suspects, too_long
-from kgcore.migration.dry_run.tally import Tally
 from kgcore.migration.model import Chunk, PlannedTable
-from kgcore.migration.repairs import Repairs, for_rows
-from kgcore.migration.stages import check, extract
+from kgcore.migration.repairs import Repairs
+from kgcore.migration.stages import extract
 from kgcore.model import Column, Kind, Table
 from kgcore.schema.arrow import CAREFUL_ONLY, read_type
 
@@ -37,52 +37,6 @@ _TEXTS = frozenset({Kind.TEXT, Kind.JSON, Kind.TIMESTAMP, Kind.DATE})
 _OFFSET = r"[T ].*[+-][0-9]{2}(?::?[0-9]{2})?\z"
 # With more suspects than this it is quicker to read all rows than to look for each.
 _FEW = 0.05
-_UNESCAPED = {"\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r"}
-
-
-@dataclass(slots=True)
-class ColumnSeen:
-    """What a column's values are: how many of each storage class, how large, in which time zone."""
-
-    storage: Counter[str] = field(default_factory=Counter)
-    low: int | float | None = None
-    high: int | float | None = None
-    zones: Counter[str] = field(default_factory=Counter)
-
-    def add(self, more: "ColumnSeen") -> None:
-        """Take in what another part of the column's values is."""
-        self.storage += more.storage
-        self.zones += more.zones
-        for low, high in ((more.low, more.high),):
-            if low is not None and high is not None:
-                self.low = low if self.low is None else min(self.low, low)
-                self.high = high if self.high is None else max(self.high, high)
-
-
-@dataclass(slots=True)
-class Scanned:
-    """What was found in some of a table's rows.
-
-    ``mended`` has the values that chosen repairs leave in columns of keys, by column and id.
-    """
-
-    rows: int = 0
-    bytes: int = 0
-    columns: dict[str, ColumnSeen] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
-    refused: list[int] = field(default_factory=list)
-    mended: dict[str, dict[int, str]] = field(default_factory=dict)
-
-    def add(self, more: "Scanned") -> None:
-        """Take in what was found in other rows of the table."""
-        self.rows += more.rows
-        self.bytes += more.bytes
-        for name, seen in more.columns.items():
-            self.columns.setdefault(name, ColumnSeen()).add(seen)
-        self.tally.add(more.tally)
-        self.refused += more.refused
-        for name, values in more.mended.items():
-            self.mended.setdefault(name, {}).update(values)
 
 
 def scan(
@@ -96,7 +50,7 @@ def scan(
     except extract.UnreadableError:
         for rows in extract.read_rows(path, planned, chunk):
             _note_rows(found, table, rows)
-            _judge(found, table, rows, repairs, keyed)
+            judge(found, table, rows, repairs, keyed)
         return found
     long = too_long(table, arrays)
     suspicious: dict[str, pa.BooleanArray] = {}
@@ -113,7 +67,7 @@ def scan(
         doubtful_table = _only(planned, suspicious.keys() | {table.key.name})
         for rows in _rows(path, doubtful_table, chunk, ids):
             _note_odd(found, doubtful_table.table, rows)
-            _judge(found, doubtful_table.table, rows, repairs, keyed)
+            judge(found, doubtful_table.table, rows, repairs, keyed)
     return found
 
 
@@ -282,84 +236,3 @@ def _storage(value: object) -> str:
     if value is None:
         return "null"
     return _STORAGE.get(type(value), "text")  # The rest is text that is not UTF-8.
-
-
-def _judge(
-    found: Scanned, table: Table, rows: Sequence[Row], repairs: Repairs, keyed: Set[str]
-) -> None:
-    """Hold rows against the careful check, and try the repairs on those that it refuses."""
-    checked = check.check(table, rows, repairs)
-    if checked.repaired:
-        _note_mended(found, table, checked, keyed)
-    if not checked.refusals:
-        return
-    bad = {refusal.row_id for refusal in checked.refusals}
-    by_id = {row[0]: row for row in rows if row[0] in bad}
-    names = table.column_names
-    for refusal in checked.refusals:
-        value = by_id[refusal.row_id][names.index(refusal.column or table.key.name)]
-        found.tally.count(refusal, None, value)
-    found.refused += bad
-    for columns, of in _by_fault(table, by_id, repairs).items():
-        narrow = Table(table.name, (table.key, *columns), table.indexes)
-        places = [0, *(names.index(column.name) for column in columns)]
-        cells = {row[0]: tuple(row[place] for place in places) for row in of}
-        found.tally.save(for_rows(cells.keys(), partial(_still_refused, narrow, cells)).values())
-
-
-def _by_fault(
-    table: Table, rows: Mapping[int, Row], repairs: Repairs
-) -> dict[tuple[Column, ...], list[Row]]:
-    """Return refused rows by the columns that are at fault: no others need to be tried again."""
-    faults: dict[int, list[Column]] = {row_id: [] for row_id in rows}
-    for place, column in enumerate(table.columns[1:], 1):
-        alone = Table(table.name, (table.key, column), table.indexes)
-        cells = [(row_id, row[place]) for row_id, row in rows.items()]
-        for refusal in check.check(alone, cells, repairs).refusals:
-            faults[refusal.row_id].append(column)
-    found: dict[tuple[Column, ...], list[Row]] = {}
-    for row_id, columns in faults.items():
-        # Together too long for an index, where it is none alone.
-        found.setdefault(tuple(columns or table.columns[1:]), []).append(rows[row_id])
-    return found
-
-
-def _still_refused(
-    table: Table, rows: Mapping[int, Row], ids: Collection[int], repairs: Repairs
-) -> Set[int]:
-    """Return which rows can't be stored with these repairs; each of their columns is at fault."""
-    kinds = [column.kind for column in table.columns[1:]]
-
-    def is_mended(row: Row) -> bool:
-        pairs = zip(kinds, row[1:], strict=True)
-        return all(cell is not None and repairs.mend(kind, cell) for kind, cell in pairs)
-
-    mended = [rows[row_id] for row_id in ids if is_mended(rows[row_id])]
-    refusals = check.check(table, mended, repairs).refusals
-    stored = {row[0] for row in mended} - {refusal.row_id for refusal in refusals}
-    return frozenset(ids) - stored
-
-
-def _note_mended(found: Scanned, table: Table, checked: check.CheckedRows, keyed: Set[str]) -> None:
-    """Keep what repairs made of values that keys compare, as the line has them."""
-    changed = frozenset[int]().union(*checked.repaired.values())
-    places = [place for place, name in enumerate(table.column_names) if name in keyed]
-    for row_id, line in zip(checked.ids, checked.lines, strict=True):
-        if row_id not in changed:
-            continue
-        texts = line.split("\t")
-        for place in places:
-            if texts[place] != "\\N":
-                name = table.column_names[place]
-                found.mended.setdefault(name, {})[row_id] = _unescaped(texts[place])
-
-
-def _unescaped(text: str) -> str:
-    if "\\" not in text:
-        return text
-    parts, place = [], 0
-    while place < len(text):
-        pair = text[place : place + 2]
-        parts.append(_UNESCAPED.get(pair, text[place]))
-        place += 2 if pair in _UNESCAPED else 1
-    return "".join(parts)
