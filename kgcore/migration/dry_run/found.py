@@ -29,7 +29,8 @@ class ColumnSeen:
 class Scanned:
     """What was found in some of a table's rows.
 
-    ``mended`` has the values that chosen repairs leave in columns of keys, by column and id.
+    ``mended`` has the values that chosen repairs leave in columns of keys, by column and id;
+    ``mixed`` are the columns of which ADBC made another type than is right.
     """
 
     rows: int = 0
@@ -38,6 +39,7 @@ class Scanned:
     tally: Tally = field(default_factory=Tally)
     refused: "array[int]" = field(default_factory=lambda: array("q"))
     mended: dict[str, dict[int, str]] = field(default_factory=dict)
+    mixed: set[str] = field(default_factory=set)
 
     def add(self, more: "Scanned") -> None:
         """Take in what was found in other rows of the table."""
@@ -47,5 +49,6 @@ class Scanned:
             self.columns.setdefault(name, ColumnSeen()).add(seen)
         self.tally.add(more.tally)
         self.refused.extend(more.refused)
+        self.mixed |= more.mixed
         for name, values in more.mended.items():
             self.mended.setdefault(name, {}).update(values)

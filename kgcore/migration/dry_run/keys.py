@@ -155,14 +155,17 @@ class _Keys:
         child, parent = self._compared(found, key)
         there = self._relations.get(key.table)
         where = [f"{value} IS NOT NULL" for value in child]
-        if there is not None:
+        if there is not None and key.parents == (there.planned.table.key.name,):
+            # SQLite looks up each in the table itself and among those gone, without any list.
+            missing = [f"{child[0]} NOT IN (SELECT {parent[0]} FROM {there.name})"]
+            if there.turn:
+                gone = there.among_gone(as_parent=self._is_of_entities(key))
+                missing.append(f"{child[0]} IN ({gone})")
+            where.append(f"({' OR '.join(missing)})")
+        elif there is not None:
             conditions = there.kept(as_parent=self._is_of_entities(key))
-            # Of a row id SQLite knows it, and looks each child up without a list of the parents.
-            if key.parents != (there.planned.table.key.name,):
-                conditions += [f"{value} IS NOT NULL" for value in parent]
-            among = f"SELECT {', '.join(parent)} FROM {there.name}"
-            if conditions:
-                among += f" WHERE {' AND '.join(conditions)}"
+            conditions += [f"{value} IS NOT NULL" for value in parent]
+            among = f"SELECT {', '.join(parent)} FROM {there.name} WHERE {' AND '.join(conditions)}"
             where.append(f"({', '.join(child)}) NOT IN ({among})")
         return self._lost(found, key, where)
 

@@ -73,8 +73,9 @@ def _scan_all(prepared: Prepared, chosen: Repairs, watch: Watch | None) -> dict[
     with ThreadPoolExecutor(threads, thread_name_prefix="kg-scan") as executor:
 
         def begin(planned: PlannedTable, chunk: Chunk) -> Future[Scanned]:
-            asked = keyed[chunk.table]
-            return executor.submit(scan, prepared.source.path, planned, chunk, chosen, asked)
+            asked, mixed = keyed[chunk.table], frozenset(found[chunk.table].mixed)
+            path = prepared.source.path
+            return executor.submit(scan, path, planned, chunk, chosen, asked, mixed)
 
         at_work: dict[Future[Scanned], str] = {}
         while waiting or at_work:

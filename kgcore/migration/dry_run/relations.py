@@ -50,12 +50,12 @@ class Relation:
 
         A row that was merged into another is still one to refer to, if ``as_parent``.
         """
-        if not self.turn:
-            return []
-        among = f"SELECT kg_id FROM {self.gone}"
-        if as_parent and self.merged:
-            among += " WHERE NOT kg_merged"
-        return [f"{self.key} NOT IN ({among})"]
+        return [f"{self.key} NOT IN ({self.among_gone(as_parent=as_parent)})"] if self.turn else []
+
+    def among_gone(self, *, as_parent: bool = False) -> str:
+        """Return the query for the ids of the rows that are gone."""
+        query = f"SELECT kg_id FROM {self.gone}"
+        return f"{query} WHERE NOT kg_merged" if as_parent and self.merged else query
 
     def remove(
         self, connection: sqlite3.Connection, ids: Iterable[int], merged: Iterable[int] = ()

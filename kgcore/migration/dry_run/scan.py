@@ -40,11 +40,19 @@ _FEW = 0.05
 
 
 def scan(
-    path: Path, planned: PlannedTable, chunk: Chunk, repairs: Repairs, keyed: Set[str]
+    path: Path,
+    planned: PlannedTable,
+    chunk: Chunk,
+    repairs: Repairs,
+    keyed: Set[str],
+    mixed: Set[str] = frozenset(),
 ) -> Scanned:
-    """Look at every value of a chunk. ``keyed`` are the columns whose mended values are wanted."""
+    """Look at every value of a chunk. ``keyed`` are the columns whose mended values are wanted.
+
+    ``mixed`` are those of which other chunks were read twice: they are read right at once.
+    """
     table = planned.table
-    found = Scanned(chunk.rows)
+    found = Scanned(chunk.rows, mixed=set(mixed))
     try:
         arrays, odd = _read(path, planned, chunk, found)
     except extract.UnreadableError:
@@ -83,14 +91,13 @@ def _read(
     loose = extract.loose_columns(path, planned.source.table) if planned.source.table else set()
     reads = dict(zip(planned.table.column_names, planned.source.reads, strict=True))
     # ADBC takes an INTEGER among text for text, and text among BLOBs for a BLOB.
-    strict = {
+    strict = found.mixed | {
         column.name
         for column in planned.table.columns[1:]
         if column.kind in {*CAREFUL_ONLY, Kind.BLOB}
         or (column.kind in _TEXTS and reads[column.name] in loose)
     }
     arrays, odd = _read_guarded(path, planned, chunk, strict)
-    found.bytes = sum(array.nbytes for array in arrays.values())
     again = {
         name
         for name, values in arrays.items()
@@ -100,6 +107,8 @@ def _read(
     }
     if planned.table.key.name in again:
         raise extract.UnreadableError(f"{planned.table.key.name} holds more than integers")
+    found.bytes = sum(array.nbytes for array in arrays.values())
+    found.mixed |= again
     if again:
         some, more = _read_guarded(
             path, _only(planned, again | {planned.table.key.name}), chunk, again
