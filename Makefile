@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 
-.PHONY: help setup demo test check format format-check lint types layers bench bench-graph bench-rejects bench-scale soak clean
+.PHONY: help setup demo test check format format-check lint types layers bench bench-graph bench-rejects bench-dry-run bench-scale soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -66,6 +66,9 @@ bench-rejects: $(STAMP) ## measure a load of which 1 % are rejects
 
 bench-scale: $(STAMP) ## measure how a run scales with workers and chunks
 	$(BIN)/python -m benchmarks.scale $(ARGS)
+
+bench-dry-run: $(STAMP) ## measure a dry run, clean and with 1 % rejects
+	$(BIN)/python -m benchmarks.dry_run $(ARGS)
 
 clean: ## delete .venv and what the tools left
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

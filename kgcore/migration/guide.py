@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kgcore.backends import PostgreSQLBackend
+from kgcore.backends import ConnectionPool, PostgreSQLBackend
 from kgcore.config import load_settings
 from kgcore.errors import KGError
 from kgcore.migration import runs
@@ -154,7 +154,7 @@ def migrate_to_postgresql(
             prepared = runs.prepare(source, data_dir, options)
             _count(prepared, progress, say)
             if dry_run:
-                _predict(prepared, options, progress, say)
+                _predict(backend.pool, prepared, options, progress, say)
             else:
                 loading = _Loading(progress, say)
                 place = Workplace(backend.pool, data_dir, worker_name())
@@ -183,10 +183,15 @@ def _count(prepared: runs.Prepared, progress: MigrationProgress, say: Say) -> No
 
 
 def _predict(
-    prepared: runs.Prepared, options: Options, progress: MigrationProgress, say: Say
+    pool: ConnectionPool,
+    prepared: runs.Prepared,
+    options: Options,
+    progress: MigrationProgress,
+    say: Say,
 ) -> None:
     try:
-        predicted = predict(prepared, choose(options.repairs))
+        runs.check_tables(pool, prepared, options)
+        predicted = predict(prepared, choose(options.repairs), pool)
     finally:
         runs.release_source(prepared)
     say("[Dry run] Every row was checked; nothing was changed")

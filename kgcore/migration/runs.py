@@ -108,6 +108,16 @@ def check_target(pool: ConnectionPool, options: Options) -> str:
     return schema
 
 
+def check_tables(pool: ConnectionPool, prepared: Prepared, options: Options) -> None:
+    """Check that all tables of the source can take their places in the target, as a run does.
+
+    Changes nothing. Raises as :func:`check_target`, which does not know the source.
+    """
+    with ledger.transaction(pool) as cursor:
+        schema = _check_server(cursor)
+        cutover.require_replaceable(cursor, schema, prepared.tables, options.if_exists)
+
+
 def target_identity(pool: ConnectionPool) -> str:
     """Return what tells the target from all other databases; no name or address is in it."""
     with ledger.transaction(pool) as cursor:

@@ -22,9 +22,9 @@ from workers.cli.output import (
     exit_code,
     out,
     print_json,
-    show_prediction,
     show_report,
 )
+from workers.cli.prediction import show_prediction
 from workers.cli.share import Publish, Serve, require_sight, sharing, sight_warning
 from workers.coordinator import Coordinator, Watcher
 from workers.progress import Progress
@@ -242,13 +242,18 @@ def _names(chosen: str) -> Names:
 
 
 def _dry_run(source: Path, options: Options, *, json: bool) -> int:
+    def watch(stage: str, done: int, total: int) -> None:
+        STATE.heed()
+        bars.stage(stage, done, total)
+
     with Bars(quiet=json) as bars, target() as backend:
         runs.check_target(backend.pool, options)
-        prepared = runs.prepare(source, load_settings().kg_data_dir, options, bars.stage)
-    try:
-        prediction = predict(prepared, choose(options.repairs))
-    finally:
-        runs.release_source(prepared)
+        prepared = runs.prepare(source, load_settings().kg_data_dir, options, watch)
+        try:
+            runs.check_tables(backend.pool, prepared, options)
+            prediction = predict(prepared, choose(options.repairs), backend.pool, watch)
+        finally:
+            runs.release_source(prepared)
     if json:
         print_json(prediction.to_json())
     else:

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kgcore.migration.dry_run import DryRun
 from kgcore.migration.model import RunState
 from kgcore.migration.stages.report import Report
 from kgcore.model import NotCarriedOver
@@ -109,7 +108,7 @@ def show_report(report: Report) -> None:
         ids = _ids(item.example_ids, item.rows)
         what = f"{item.table}: {item.rows:,} rows by {item.repair}"
         out.print(f"repaired: {what} ({ids})", markup=False)
-    _show_not_carried_over(run.not_carried_over)
+    show_not_carried_over(run.not_carried_over)
     for error in report.errors:
         out.print(f"error: {error}", style="red", markup=False)
     if run.hint:
@@ -118,38 +117,7 @@ def show_report(report: Report) -> None:
         out.print(f"to undo it: kg revert {run.run_id}")
 
 
-def show_prediction(prediction: DryRun) -> None:
-    """Print a dry run for people."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for title, justify in (("table", "left"), ("rows", "right"), ("chunks", "right")):
-        table.add_column(title, justify="right" if justify == "right" else "left")
-    table.add_column("rejects", justify="right")
-    table.add_column("columns")
-    for name, item in prediction.tables.items():
-        columns = ", ".join(f"{column} {kind}" for column, kind in item.columns.items())
-        table.add_row(name, f"{item.rows:,}", str(item.chunks), f"{item.rejected_rows:,}", columns)
-    out.print("dry run: every row was checked, nothing was changed", style="bold")
-    out.print(table)
-    for name, tabled in prediction.tables.items():
-        for reject in tabled.rejects:
-            what = "refused" if reject.repair is None else f"left out ({reject.repair})"
-            out.print(
-                f"{name}: {reject.rows:,} rows would be {what}: {reject.column or 'row'}:"
-                f" {reject.reason} ({_ids(reject.example_ids, reject.rows)})",
-                style="red" if reject.repair is None else "",
-                markup=False,
-            )
-    for proposal in prediction.proposals:
-        saved = f"--repair {proposal.repair} would save {proposal.rows:,} rows"
-        out.print(f"{proposal.table}: {saved}", markup=False)
-    _show_not_carried_over(prediction.prepared.not_carried_over)
-    out.print(
-        f"estimate: {size(prediction.target_bytes)} in the target,"
-        f" {max(prediction.seconds, 1):,.0f} s with two workers"
-    )
-
-
-def _show_not_carried_over(notes: Sequence[NotCarriedOver]) -> None:
+def show_not_carried_over(notes: Sequence[NotCarriedOver]) -> None:
     """Print what of the file's schema the target does not get, each with its own DDL."""
     if notes:
         out.print("not carried over:", style="bold")

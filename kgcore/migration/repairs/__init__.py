@@ -4,7 +4,7 @@
 would help.
 """
 
-from kgcore.migration.repairs.propose import Proposal, for_row, proposals
+from kgcore.migration.repairs.propose import Proposal, for_rows, proposals
 from kgcore.migration.repairs.registry import (
     ALL,
     DROP_DANGLING,
@@ -35,7 +35,7 @@ __all__ = [
     "ServerInstant",
     "choose",
     "for_key",
-    "for_row",
+    "for_rows",
     "is_merging",
     "is_of_entities",
     "proposals",

@@ -1,7 +1,7 @@
 """Propose: which repairs would help, and how many rows each would save. For the dry run."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 
 from kgcore.migration.repairs.registry import REPAIRS, Repairs
@@ -19,25 +19,44 @@ class Proposal:
     rows: int
 
 
-def for_row(is_storable: Callable[[Repairs], bool]) -> frozenset[str]:
-    """Return the repairs that would save a row whose values are refused.
+def for_rows(
+    ids: Collection[int], refused: Callable[[Collection[int], Repairs], Set[int]]
+) -> dict[int, frozenset[str]]:
+    """Return by id the repairs that would save rows whose values are refused.
 
-    ``is_storable`` says whether the row can be stored with the repairs it is given. Where no single
-    one is enough, all that are needed together are returned.
+    ``refused`` says which of some rows can't be stored with the repairs it is given. Where no
+    single one is enough for a row, all that are needed together are returned.
     """
     values = tuple(name for name, repair in REPAIRS.items() if repair.mend is not None)
-    alone = frozenset(name for name in values if is_storable(Repairs((name,))))
-    if alone or not is_storable(Repairs(values)):
-        return alone
-    needed = list(values)
+    saving: dict[int, set[str]] = {row_id: set() for row_id in ids}
     for name in values:
-        without = tuple(other for other in needed if other != name)
-        if is_storable(Repairs(without)):
-            needed.remove(name)
-    return frozenset(needed)
+        for row_id in saving.keys() - refused(ids, Repairs((name,))):
+            saving[row_id].add(name)
+    unsaved = {row_id for row_id, names in saving.items() if not names}
+    for needed, of in _together(values, unsaved, refused).items():
+        for row_id in of:
+            saving[row_id].update(needed)
+    return {row_id: frozenset(names) for row_id, names in saving.items()}
 
 
-def proposals(table: str, saving: Iterable[frozenset[str]]) -> tuple[Proposal, ...]:
-    """Sum up the repairs that would save each refused row of a table, most rows first."""
-    counts = Counter(name for names in saving for name in names)
-    return tuple(Proposal(table, name, rows) for name, rows in counts.most_common())
+def _together(
+    values: tuple[str, ...],
+    ids: Collection[int],
+    refused: Callable[[Collection[int], Repairs], Set[int]],
+) -> dict[tuple[str, ...], set[int]]:
+    """Return the repairs without any of which the rows are refused, with the rows."""
+    needed = {values: set(ids) - refused(ids, Repairs(values))} if ids else {}
+    for name in values:
+        found: dict[tuple[str, ...], set[int]] = {}
+        for names, of in needed.items():
+            without = tuple(other for other in names if other != name)
+            still = refused(of, Repairs(without)) if of else frozenset()
+            for chosen, rows in ((names, of & still), (without, of - still)):
+                found.setdefault(chosen, set()).update(rows)
+        needed = found
+    return needed
+
+
+def proposals(table: str, saving: Counter[str]) -> tuple[Proposal, ...]:
+    """Return the repairs of a table, given how many rows each would save, most rows first."""
+    return tuple(Proposal(table, name, rows) for name, rows in saving.most_common())

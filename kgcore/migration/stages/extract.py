@@ -93,7 +93,7 @@ def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
 
     Where the column's declared type lets SQLite store no such value, nothing needs to be asked.
     """
-    kept = _kept_kinds(path, planned.source.table)
+    kept = kept_kinds(path, planned.source.table)
     reads = tuple(
         f"iif({_PROMOTED[column.kind].format(c=read)}, {_FAILING}, {read})"
         if column.kind in _PROMOTED and read in kept and kept[read] is not _STORED[column.kind]
@@ -104,7 +104,7 @@ def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
 
 
 @lru_cache(maxsize=256)
-def _kept_kinds(path: Path, table: str) -> Mapping[str, Kind | None]:
+def kept_kinds(path: Path, table: str) -> Mapping[str, Kind | None]:
     """Return by quoted name the kind that SQLite makes of a column's numbers, if it is but one.
 
     A declared type of text makes text of them, one of REAL makes reals of integers. See

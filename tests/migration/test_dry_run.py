@@ -1,0 +1,428 @@
+"""The dry run: it says which rows a run will refuse, and why; no others, and none is missing."""
+
+import sqlite3
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from kgcore.errors import TargetError
+from kgcore.migration import runs
+from kgcore.migration.dry_run import DryRun, dry_run
+from kgcore.migration.dry_run.scan import scan
+from kgcore.migration.model import Chunk, Options, Origin, PlannedTable
+from kgcore.migration.repairs import Repairs, choose
+from kgcore.migration.stages import check, extract
+from kgcore.migration.workplace import Workplace
+from kgcore.model import Column, Index, Kind, Table
+from tests.migration.conftest import Migrate
+from tests.migration.graphs import entity, relationship, write_graph
+from tests.servers import Database
+
+Reject = tuple[str, int, str | None, str]
+
+#: A column of each kind, in a table whose columns SQLite gives no affinity, and one that may not be
+#: NULL. Two have an index, which holds only so much text.
+_KINDS = [kind for kind in Kind if kind not in {Kind.KEY, Kind.ROW}]
+ANY = Table(
+    "t",
+    (
+        Column("id", Kind.KEY, nullable=False),
+        *(Column(f"c_{kind}", kind) for kind in _KINDS),
+        Column("needed", Kind.TEXT, nullable=False),
+    ),
+    (Index("i", ("c_text", "needed")),),
+)
+
+_WORDS = (
+    *(
+        "",
+        "7",
+        "07",
+        "1.5",
+        "1e400",
+        "nan",
+        "inf",
+        "t",
+        "No",
+        "now",
+        "a\0b",
+        "\\N",
+        "é",
+        "\U0001f600",
+    ),
+    *(
+        "{}",
+        "{",
+        '{"a": [1, {"b": null}]}',
+        '{"a": NaN}',
+        '"\\u0000"',
+        '"\\ud800"',
+        '"\\ud83d\\ude00"',
+    ),
+    *(
+        '"\\n\\/"',
+        "[1,2",
+        "1,2",
+        "-",
+        "01",
+        "-0.5e+7",
+        "[[[[1]]]]",
+        '{"a":1,}',
+        " [ ] ",
+        '"\x01"',
+        '"\t"',
+    ),
+    *("2026-01-02", "2026-02-30", "2024-02-29", "0000-01-01", "2026-01-02T03:04:05Z"),
+    *("2026-01-02 03:04:05", "2026-01-02T03:04:05.1234567Z", "2026-01-02T24:00:00Z"),
+    *("2026-01-02T03:04:05+05:30", "2026-01-02T03:04:05-0330", "2026-01-02T03:04:05+25:00"),
+    *("0001-01-01T00:00:00+01", "9999-12-31T23:59:59-01:00", "2026-01-02T03:04:60Z", "2026-1-2"),
+    *("2026-01-02\n", "2026-01-02T03:04:05Z\n", "x" * 2_000, "é" * 2_000, "١", "２026-01-02"),
+)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    -1,
+    2**53 + 1,
+    2**63 - 1,
+    -(2**63),
+    0.5,
+    2.0,
+    -0.0,
+    1e300,
+    2.0**63,
+    float("inf"),
+)
+_BLOBS = (b"", b"\xff", b"text")
+#: Text that is not UTF-8, by the bytes.
+_BROKEN = (b"\xff", b"a\xc3", b'"\xed\xa0\x80"', b"2026-01-02\xff")
+
+values = st.one_of(
+    st.none(),
+    st.sampled_from((*_WORDS, *_NUMBERS, *_BLOBS)),
+    st.sampled_from(_BROKEN).map(lambda raw: (raw,)),
+    st.text(max_size=5).filter(lambda text: text.isprintable()),
+    st.integers(-(2**63), 2**63 - 1),
+    st.binary(max_size=3),
+)
+rows_of_any = st.lists(st.lists(values, min_size=10, max_size=10), min_size=1, max_size=6)
+
+
+def table_of(path: Path, rows: list[list[Any]]) -> PlannedTable:
+    """A file with a table of columns without affinity, and these rows."""
+    path.unlink(missing_ok=True)
+    names = ANY.column_names[1:]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE t (id INTEGER PRIMARY KEY, {', '.join(names)})")
+        for row in rows:
+            marks = ", ".join("CAST(? AS TEXT)" if isinstance(v, tuple) else "?" for v in row)
+            plain = [value[0] if isinstance(value, tuple) else value for value in row]
+            connection.execute(f"INSERT INTO t VALUES (NULL, {marks})", plain)
+        connection.commit()
+    reads = tuple(f'"{name}"' for name in ANY.column_names)
+    return PlannedTable(ANY, len(rows), len(rows), origin=Origin("t", reads))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows_of_any, st.booleans())
+@example([["2026-01-02T03:04:05Z"] * 10, [b"x"] * 10, ["a\0b"] * 10], False)
+def test_what_is_refused_is_what_the_careful_lane_refuses(
+    tmp_path: Path, rows: list[list[Any]], repaired: bool
+) -> None:
+    path = tmp_path / "any.db"
+    planned = table_of(path, rows)
+    extract.kept_kinds.cache_clear()
+    chunk = Chunk("t", -(2**63), None, len(rows))
+    repairs = choose(["all"]) if repaired else Repairs()
+    found = scan(path, planned, chunk, repairs, frozenset())
+    (read,) = extract.read_rows(path, planned, chunk)
+    expected = check.check(ANY, read, repairs).refusals
+    assert sorted(found.refused) == sorted(refusal.row_id for refusal in expected)
+    assert sorted(
+        (item.row_id, reason.column, reason.sqlstate)
+        for reason in found.tally.reasons.values()
+        for item in reason.examples
+    ) == sorted((refusal.row_id, refusal.column, refusal.sqlstate) for refusal in expected)
+    for place, column in enumerate(ANY.columns):
+        storage = found.columns[column.name].storage
+        nothing = sum(row[place] is None for row in read)
+        assert storage.get("null", 0) == nothing
+        assert storage.total() == len(rows)
+
+
+def test_values_of_one_class_are_judged_as_the_careful_lane_does(tmp_path: Path) -> None:
+    """By themselves in a chunk, so that Arrow reads a column of nothing but their like."""
+    path = tmp_path / "any.db"
+    integers = [value for value in _NUMBERS if isinstance(value, int)]
+    reals = [value for value in _NUMBERS if isinstance(value, float)]
+    rows: list[list[Any]] = []
+    bounds = [1]
+    for place in range(len(_KINDS)):
+        for alike in (_WORDS, integers, reals, _BLOBS, [(raw,) for raw in _BROKEN]):
+            for value in alike:
+                rows.append([None] * len(_KINDS) + ["x"])
+                rows[-1][place] = value
+            bounds.append(len(rows) + 1)
+    planned = table_of(path, rows)
+    whole = Chunk("t", 1, None, len(rows))
+    read = [row for batch in extract.read_rows(path, planned, whole) for row in batch]
+    refused = set[int]()
+    for lower, upper in pairwise(bounds):
+        chunk = Chunk("t", lower, upper, upper - lower)
+        refused.update(scan(path, planned, chunk, Repairs(), frozenset()).refused)
+    assert refused == {refusal.row_id for refusal in check.check(ANY, read).refusals}
+
+
+# Keys that break in every way at once, each in tables of their own.
+BROKEN_KEYS = r"""
+PRAGMA ignore_check_constraints = ON;
+CREATE TABLE emp (id INTEGER PRIMARY KEY, boss INTEGER REFERENCES emp ON DELETE CASCADE,
+                  age INTEGER CHECK (age >= 0));
+CREATE TABLE desk (code TEXT PRIMARY KEY, emp INTEGER REFERENCES emp (id)) WITHOUT ROWID;
+CREATE TABLE lamp (desk TEXT REFERENCES desk);
+INSERT INTO emp VALUES (1, NULL, 30), (2, 1, 30), (3, 99, 30), (4, 3, 30), (5, 2, -1),
+                       (6, 5, 30), (7, 6, 30), (8, 1, NULL);
+INSERT INTO desk VALUES ('d1', 1), ('d4', 4), ('d7', 77), ('d0', NULL);
+INSERT INTO lamp VALUES ('d1'), ('d4'), (NULL), ('d9'), ('d0'), ('d8');
+
+CREATE TABLE a (id INTEGER PRIMARY KEY, b INTEGER REFERENCES b);
+CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER REFERENCES a);
+INSERT INTO a VALUES (1, 1), (2, 9); INSERT INTO b VALUES (1, 1), (2, 2);
+
+CREATE TABLE loose (x UNIQUE, y);
+INSERT INTO loose VALUES (7, 1), ('7', 2), ('07', 3), ('a', 4), (NULL, 5), (NULL, 6);
+CREATE TABLE flag (ok BOOLEAN UNIQUE);
+INSERT INTO flag VALUES (1), ('t'), (NULL), (0), ('No'), (NULL);
+CREATE TABLE moment (at DATETIME UNIQUE);
+INSERT INTO moment VALUES ('2026-01-02T03:04:05Z'), ('2026-01-02 03:04:05'), ('2026-01-02'),
+  ('2026-01-02T04:04:05+01:00'), (NULL);
+CREATE TABLE price (n NUMERIC UNIQUE);
+INSERT INTO price VALUES (1), (0.1), (2.5), (3);
+CREATE TABLE fold (name TEXT COLLATE NOCASE, code TEXT COLLATE NOCASE UNIQUE);
+INSERT INTO fold VALUES ('A', 'a'), ('a', 'b');
+CREATE UNIQUE INDEX fold_name ON fold (name COLLATE BINARY);
+CREATE TABLE leaf (fold TEXT COLLATE NOCASE REFERENCES fold (code));
+INSERT INTO leaf VALUES ('a'), ('A'), ('c');
+CREATE TABLE part (a TEXT, b INTEGER, c TEXT CHECK (length(c) < 3 AND c <> 'x\y'),
+  d REAL CHECK (d * 2 > 1.0 OR d IS NULL), PRIMARY KEY (a, b));
+INSERT INTO part VALUES ('k', 1, 'ab', 1), ('k', 2, 'abc', 1), ('k', 3, 'x\y', NULL),
+  ('k', NULL, 'ab', 0.25), ('l', 1, NULL, 0.5);
+CREATE TABLE piece (id INTEGER PRIMARY KEY, a TEXT, b INTEGER,
+  FOREIGN KEY (a, b) REFERENCES part ON DELETE CASCADE);
+INSERT INTO piece VALUES (1, 'k', 1), (2, 'k', 2), (3, 'k', NULL), (4, 'm', 1), (5, 'l', 1);
+"""
+
+
+def script_file(path: Path, script: str) -> Path:
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+    return path
+
+
+def foretold(place: Workplace, source: Path, **options: Any) -> tuple[DryRun, list[Reject]]:
+    """What a dry run says, and each row that it would refuse."""
+    chosen = Options(**options)
+    prepared = runs.prepare(source, place.data_dir, chosen)
+    found = dry_run(prepared, choose(chosen.repairs), place.pool)
+    runs.release_source(prepared)
+    rejects = [
+        (name, row_id, reject.column, reject.sqlstate)
+        for name, table in found.tables.items()
+        for reject in table.rejects
+        for row_id in reject.example_ids
+    ]
+    assert len(rejects) == found.rejected_rows, "more rows than are named"
+    return found, sorted(rejects, key=str)
+
+
+def refused(postgres: Database, run: str) -> list[Reject]:
+    """What a run refused."""
+    rows = postgres.rows(
+        "SELECT table_name, row_id, column_name, sqlstate FROM kg_migration.rejects"
+        f" WHERE run_id = '{run}'"
+    )
+    return sorted(rows, key=str)
+
+
+def test_what_breaks_keys_is_foretold(
+    migrate: Migrate, postgres: Database, place: Workplace, tmp_path: Path
+) -> None:
+    source = script_file(tmp_path / "keys.db", BROKEN_KEYS)
+    found, rejects = foretold(place, source, only=("*",))
+    report = migrate(source, only=("*",), max_rejects=1000)
+    assert report.is_done, report.errors
+    assert rejects == refused(postgres, report.run.run_id)
+    assert found.unforetold == ()
+    found_in = {reject[0] for reject in rejects}
+    assert found_in >= {"emp", "desk", "lamp", "a", "b", "loose", "flag"}
+    assert {"moment", "part", "piece"} <= found_in
+
+
+ids = st.one_of(st.none(), st.integers(1, 6), st.just("x"))
+people = st.lists(st.tuples(ids, ids, st.sampled_from(["a", "A", "b", 1, "1"])), max_size=6)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # To shrink takes minutes of whole runs.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(people, people, st.lists(st.tuples(ids, ids), max_size=6))
+def test_whatever_breaks_keys_is_foretold(
+    migrate: Migrate,
+    postgres: Database,
+    place: Workplace,
+    tmp_path: Path,
+    bosses: list[Any],
+    plain: list[Any],
+    pairs: list[Any],
+) -> None:
+    source = tmp_path / "keys.db"
+    source.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source)) as connection:
+        connection.executescript(
+            "CREATE TABLE boss (id INTEGER PRIMARY KEY, boss INTEGER REFERENCES boss,"
+            " pair INTEGER, name UNIQUE);"
+            "CREATE TABLE plain (id INTEGER PRIMARY KEY, boss INTEGER REFERENCES boss,"
+            " two INTEGER REFERENCES boss, name TEXT);"
+            "CREATE TABLE pair (a INTEGER, b INTEGER REFERENCES plain, PRIMARY KEY (a, b))"
+            " WITHOUT ROWID;"
+            "CREATE TABLE last (a INTEGER, b INTEGER, FOREIGN KEY (a, b) REFERENCES pair)"
+        )
+        for table, rows in (("boss", bosses), ("plain", plain), ("pair", pairs), ("last", pairs)):
+            marks = ", ".join("?" * (4 if table in {"boss", "plain"} else 2))
+            for number, row in enumerate(rows, 1):
+                values = (number, *row) if len(row) == 3 else row
+                connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", values)
+        connection.commit()
+    _, rejects = foretold(place, source, only=("*",))
+    report = migrate(source, only=("*",), max_rejects=1000, if_exists="replace")
+    assert report.is_done, report.errors
+    run = report.run.run_id
+    assert rejects == refused(postgres, run)
+
+
+def test_rows_of_the_graph_are_foretold_with_repairs_too(
+    migrate: Migrate, postgres: Database, place: Workplace, tmp_path: Path
+) -> None:
+    source = write_graph(
+        tmp_path / "graph.db",
+        entities=[
+            entity(1),
+            entity(2, name="file 1"),
+            entity(3, metadata="nope"),
+            entity(4, at="2026-02-30T00:00:00Z"),
+            entity(5, name="file\0 6"),
+            entity(6),
+            entity(7, at=1767323045),
+            entity(8, name="x" * 3000),
+        ],
+        relationships=[relationship(n, 1, n) for n in range(1, 10)],
+        unique=False,
+    )
+    for repairs in ((), ("remove-nul",), ("merge-duplicates", "drop-dangling"), ("all",)):
+        found, rejects = foretold(place, source, repairs=repairs)
+        report = migrate(source, repairs=repairs, max_rejects=99, if_exists="replace")
+        assert report.is_done, report.errors
+        assert rejects == refused(postgres, report.run.run_id), repairs
+        assert found.counted_rows == len(
+            postgres.rows(
+                "SELECT 1 FROM kg_migration.rejects WHERE repair IS NULL"
+                f" AND run_id = '{report.run.run_id}'"
+            )
+        )
+
+
+def test_a_table_in_the_way_is_said_at_once(
+    postgres: Database, place: Workplace, tmp_path: Path
+) -> None:
+    source = script_file(tmp_path / "t.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    postgres.rows("CREATE TABLE t (id bigint); INSERT INTO t VALUES (1) RETURNING id")
+    options = Options(only=("*",))
+    prepared = runs.prepare(source, place.data_dir, options)
+    with pytest.raises(TargetError, match=r"rows in public\.t"):
+        runs.check_tables(place.pool, prepared, options)
+
+
+def test_it_says_what_is_in_the_file_and_what_a_run_takes(
+    migrate: Migrate, postgres: Database, place: Workplace, tmp_path: Path
+) -> None:
+    source = write_graph(
+        tmp_path / "graph.db",
+        entities=[
+            entity(number, at=at, metadata=metadata)
+            for number, (at, metadata) in enumerate(
+                [
+                    ("2026-01-02T03:04:05Z", "{}"),
+                    ("2026-01-02T03:04:05+01:00", None),
+                    ("2026-01-02 03:04:05", 7),
+                    ("2026-01-02", "{'a': 1}"),
+                    ("2026-01-02T03:04:05Z", b"\x00"),
+                ],
+                1,
+            )
+        ],
+        relationships=[relationship(number, 1, number) for number in range(-2_400, 6)],
+        more="CREATE TABLE notes (word, mark REAL, n INTEGER, wild INTEGER);"
+        "INSERT INTO notes VALUES (7, 2, 5, 1), ('7', '1.5', -3, 'x'), ('a', NULL, NULL, 2);",
+    )
+    options = Options(chunk_rows=1_300)
+    prepared = runs.prepare(source, place.data_dir, options)
+    seen: list[tuple[str, int, int]] = []
+    found = dry_run(prepared, pool=place.pool, watch=lambda *so_far: seen.append(so_far))
+    runs.release_source(prepared)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert seen[-1] == ("check", found.rows, found.rows)
+    tables = found.to_json()["tables"]
+    entities = tables["entities"]
+    assert entities["findings"] == {"json": 1, "mixed types": 1}
+    assert entities["evidence"]["created_at"]["zones"] == {"Z": 2, "none": 2, "offset": 1}
+    assert entities["evidence"]["metadata"]["storage"] == {"text": 3, "null": 1, "blob": 1}
+    assert {e["id"]: e["value"] for r in entities["rejects"] for e in r["examples"]} == {
+        4: "{'a': 1}",
+        5: "x'00'",
+    }
+    related = tables["relationships"]
+    assert (
+        related["plan"][0]["rows"] + related["plan"][1]["rows"] == related["source_rows"] == 2_406
+    )
+    assert related["plan"][1]["upper"] is None
+    assert (related["evidence"]["id"]["min"], related["evidence"]["id"]["max"]) == (-2_400, 5)
+    (orphans,) = [reject for reject in related["rejects"] if reject["finding"] == "orphans"]
+    assert orphans["rows"] == 2_403
+    assert orphans["examples"][0] == {"id": -2_400, "value": "-2400"}
+    notes = tables["notes"]["evidence"]
+    assert notes["word"]["storage"] == {"text": 2, "integer": 1}
+    assert notes["mark"]["storage"] == {"real": 2, "null": 1}
+    assert notes["wild"]["declared"] == "INTEGER"
+    assert notes["wild"]["type"] == "text"
+    assert "1 value is no integer" in notes["wild"]["why"]
+    assert related["bytes"] > 2_406 * 20
+    estimate = found.estimate
+    assert "rows, loaded into temporary tables of the target" in estimate.basis
+    report = migrate(source, max_rejects=10_000, chunk_rows=1_300)
+    assert report.is_done, report.errors
+    names = ", ".join(f"'public.{name}'" for name in tables)
+    ((stored,),) = postgres.rows(
+        f"SELECT sum(pg_total_relation_size(name))::bigint FROM unnest(ARRAY[{names}]::regclass[])"
+        " AS name"
+    )
+    assert 0.5 < estimate.target_bytes / stored < 2
+    assert dry_run_without_target(place, source).estimate.basis.startswith("rates of a benchmark")
+
+
+def dry_run_without_target(place: Workplace, source: Path) -> DryRun:
+    prepared = runs.prepare(source, place.data_dir, Options())
+    try:
+        return dry_run(prepared)
+    finally:
+        runs.release_source(prepared)
