@@ -88,21 +88,36 @@ def equal_rows(
 ) -> int | None:
     """Return how many of the chunk's rows are in staging, if each equals the source's own values.
 
-    None where that can't be said so quickly, and :func:`read_again` has to be compared with.
+    None where any differs, is one too many, or is missing and no reject of the run; or where that
+    can't be said so quickly. Then what :func:`read_again` reads has to be compared.
     """
     table = planned.table
     cursor.execute("SAVEPOINT kg_values")
+    sent = send_values(cursor, source, planned, chunk)
+    found = None if sent is None else verify.count_equal(cursor, staging, table, chunk)
+    if found is not None:
+        equal, staged = found
+        if equal == staged and (
+            staged == sent or verify.all_accounted(cursor, staging, table, chunk, run_id)
+        ):
+            return equal
+    cursor.execute("ROLLBACK TO SAVEPOINT kg_values")
+    return None
+
+
+def send_values(cursor: Cursor, source: Path, planned: PlannedTable, chunk: Chunk) -> int | None:
+    """Send the chunk's own values into a new :data:`verify.SOURCE_VALUES`; return the rows.
+
+    None where a value is not of its column's kind, or the server refuses one.
+    """
+    table = planned.table
+    verify.create_source_values(cursor, table, pack.packed_kind)
+    rows = extract.read_rows(source, planned, chunk, raw=True)
     try:
-        verify.create_source_values(cursor, table, pack.packed_kind)
-        batches = extract.read_rows(source, planned, chunk, raw=True)
-        sent = load.copy_binary(cursor, verify.SOURCE_VALUES, table, pack.pack(table, batches))
-        equal = verify.count_equal(cursor, staging, table, chunk, run_id, sent)
+        return load.copy_binary(cursor, verify.SOURCE_VALUES, table, pack.pack(table, rows))
     except (pack.UnpackableError, load.CopyRefusedError) as reason:
         _log.info("%s is compared value by value: %s", chunk, reason)
-        equal = None
-    if equal is None:
-        cursor.execute("ROLLBACK TO SAVEPOINT kg_values")
-    return equal
+        return None
 
 
 def read_again(

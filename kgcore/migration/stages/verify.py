@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
-from psycopg2.sql import SQL, Composed, Identifier, Literal
+from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 
 from kgcore.migration.model import Chunk
 from kgcore.model import INTEGERS, Column, Kind, Table
@@ -61,35 +61,26 @@ def create_source_values(cursor: Cursor, table: Table, sent_as: Callable[[Column
     )
 
 
-def count_equal(
-    cursor: Cursor, staging: str, table: Table, chunk: Chunk, run_id: str, sent: int
-) -> int | None:
-    """Return how many of the chunk's rows are in staging, if all of them equal their source.
+def count_equal(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> tuple[int, int] | None:
+    """Return how many of the chunk's rows in staging equal their source, and how many there are.
 
-    ``sent`` is the number of rows in :data:`SOURCE_VALUES`. None, where any row differs, is in
-    staging alone, or is missing there and no reject of the run; or where the server can't read a
-    value: then the transaction must go back to before.
+    None where the server can't read a value that was sent: then the transaction must go back to
+    before.
     """
-    names = {
-        "source": SOURCE_VALUES,
-        "staged": _staged(staging, table, chunk),
-        "key": Identifier(table.key.name),
-        "same": SQL(" AND ").join(_same(table)),
-        "run": Literal(run_id),
-        "table": Literal(table.name),
-    }
+    query = _EQUAL.format(**_names(staging, table, chunk), same=SQL(" AND ").join(_same(table)))
     try:
-        cursor.execute(_EQUAL.format(**names))
+        cursor.execute(query)
     except psycopg2.DataError:
         return None
     equal, staged = cursor.fetchone() or (0, 0)
-    if equal != staged:
-        return None
-    if staged != sent:
-        cursor.execute(_UNACCOUNTED.format(**names))
-        if cursor.fetchone() is not None:
-            return None
-    return int(equal)
+    return equal, staged
+
+
+def all_accounted(cursor: Cursor, staging: str, table: Table, chunk: Chunk, run_id: str) -> bool:
+    """Whether each row that was sent is in staging or among the rejects of the run."""
+    names = _names(staging, table, chunk)
+    cursor.execute(_UNACCOUNTED.format(**names, run=Literal(run_id), table=Literal(table.name)))
+    return cursor.fetchone() is None
 
 
 def create_source_rows(cursor: Cursor, staging: str, table: Table) -> None:
@@ -132,6 +123,14 @@ def compare(
     )
     mismatched, examples = cursor.fetchone() or (0, [])
     return Verified(equal, mismatched, tuple(examples or ()))
+
+
+def _names(staging: str, table: Table, chunk: Chunk) -> dict[str, Composable]:
+    return {
+        "source": SOURCE_VALUES,
+        "staged": _staged(staging, table, chunk),
+        "key": Identifier(table.key.name),
+    }
 
 
 def _staged(staging: str, table: Table, chunk: Chunk) -> Composed:
