@@ -29,7 +29,7 @@ demo: $(STAMP) ## migrate a sample graph with private servers
 
 # Most tests wait for servers and processes more than they compute. Each of JOBS has its own servers.
 test: $(STAMP) ## run the tests; choose some with ARGS="-k name", one at a time with JOBS=0
-	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(JOBS),4) --dist loadfile $(ARGS)
 
 format: $(STAMP) ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix --quiet .
