@@ -8,7 +8,8 @@ No other file knows either; how the work of each stage is done stands in ``work`
                     │           ▲
                 index(R) ───────┘  for each R that T refers to
 
-R's key comes before T's, too, unless R refers to T in turn. Where T has neither foreign keys nor
+R's key comes before T's, too. Tables that refer to each other in a circle take turns, and are
+verified after the last of them. Where T has neither foreign keys nor
 checks, verify(T) follows index(T), because key(T) takes no row away. Where placeholders were asked
 for, it also waits for key(C) of each C that refers to T.
 
@@ -123,9 +124,9 @@ def _waits_for(
         case Stage.INDEX:
             return {(Stage.LOAD, name)}
         case Stage.KEY:
-            parents = _parents(tables, name)
-            # A parent's rows are complete once its own keys are added, unless they wait for ours.
-            above = {table for table in parents if name not in _ancestors(tables, table)}
+            parents, circle = _parents(tables, name), _circle(tables, name)
+            # A parent's rows are complete once its own keys are added. In a circle one goes first.
+            above = (parents - circle) | {table for table in circle if table < name}
             return (
                 {(Stage.INDEX, table) for table in {name, *parents}}
                 | {(Stage.KEY, table) for table in above}
@@ -134,6 +135,8 @@ def _waits_for(
         case Stage.VERIFY:
             constrained = bool(tables[name].table.foreign_keys or tables[name].table.checks)
             before = {(Stage.KEY if constrained else Stage.INDEX, name), (Stage.LOAD, name)}
+            # Keys of a circle's others may take rows away from it.
+            before |= {(Stage.KEY, other) for other in _circle(tables, name)}
             if PLACEHOLDER_ENTITIES in choose(repairs):  # Keys of others may add rows to it.
                 before |= {
                     (Stage.KEY, other) for other in tables if name in _parents(tables, other)
@@ -145,6 +148,15 @@ def _waits_for(
 
 def _parents(tables: Mapping[str, PlannedTable], name: str) -> set[str]:
     return {key.table for key in tables[name].table.foreign_keys}
+
+
+def _circle(tables: Mapping[str, PlannedTable], name: str) -> set[str]:
+    """Return the other tables that it refers to and that refer to it, over however many others."""
+    return {
+        table
+        for table in _ancestors(tables, name)
+        if table != name and name in _ancestors(tables, table)
+    }
 
 
 def _ancestors(tables: Mapping[str, PlannedTable], name: str) -> set[str]:

@@ -5,6 +5,7 @@ returns what it did; what it raises fails the step. Which step comes when, ``pip
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def _index(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef
 
 def _key(place: Workplace, cursor: Cursor, run: Run, step: Step, _ref: StepRef) -> Outcome:
     planned = run.tables[step.table]
-    aside = partial(_reject, cursor, place, run, step)
+    aside = partial(_reject_with_children, cursor, place, run, step)
     children = Identifier(run.staging, step.table)
     relink = partial(
         related.mend_key, cursor, run, step.step_id, run.staging, children, planned.table
@@ -120,6 +121,28 @@ def _reject(
         rows = extract.read_raw(source, planned, ids)
         ledger.record_rejects(cursor, step.step_id, step.table, refusals, rows, accepted)
     related.note_accepted(cursor, run, step.step_id, step.table, accepted)
+
+
+def _reject_with_children(
+    cursor: Cursor, place: Workplace, run: Run, step: Step, refusals: Sequence[Refusal]
+) -> None:
+    """Set rows aside, and before them those of other tables whose foreign keys stand already.
+
+    That is so where tables refer to each other in a circle: the keys of one must be the first. Its
+    rows would be taken away unsaid, or keep these from being removed.
+    """
+    table = run.tables[step.table].table
+    ids_of_refused = [refusal.row_id for refusal in refusals]
+    for name in ledger.tables_with_keys(cursor, run.run_id) - {step.table}:
+        other = run.tables[name].table
+        for key in other.foreign_keys:
+            if key.table == step.table and ids_of_refused:
+                found = finish.children(cursor, run.staging, other, key, table, ids_of_refused)
+                if found:
+                    _reject_with_children(cursor, place, run, replace(step, table=name), found)
+                    removed = finish.remove(cursor, run.staging, other, found)
+                    ledger.charge_keys(cursor, run.run_id, name, removed)
+    _reject(cursor, place, run, step, refusals)
 
 
 def _all_of(step: Step, rows: int) -> int:

@@ -50,12 +50,14 @@ from kgcore.migration.ledger.runs import (
 )
 from kgcore.migration.ledger.steps import (
     acquire,
+    charge_keys,
     claim,
     close,
     end_exhausted,
     is_done,
     record_failure,
     require_current,
+    tables_with_keys,
 )
 from kgcore.migration.ledger.sweep import Stale, stale_steps
 from kgcore.migration.ledger.totals import (
@@ -82,6 +84,7 @@ __all__ = [
     "WorkerTotals",
     "acquire",
     "book_turn",
+    "charge_keys",
     "claim",
     "close",
     "count_holders",
@@ -126,6 +129,7 @@ __all__ = [
     "step_lock_key",
     "still_refused",
     "table_totals",
+    "tables_with_keys",
     "take_in",
     "terminate_holders",
     "transaction",

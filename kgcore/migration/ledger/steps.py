@@ -125,6 +125,25 @@ def close(
     return end or state
 
 
+def tables_with_keys(cursor: Cursor, run_id: str) -> set[str]:
+    """Return the tables whose keys have been added."""
+    cursor.execute(
+        "SELECT table_name FROM kg_migration.steps WHERE run_id = %s AND stage = 'key' AND done",
+        (run_id,),
+    )
+    return {name for (name,) in cursor.fetchall()}
+
+
+def charge_keys(cursor: Cursor, run_id: str, table: str, removed: int) -> None:
+    """Count rows as set aside by a table's key step, which is done, for another table's keys."""
+    cursor.execute(
+        "UPDATE kg_migration.steps SET loaded_rows = loaded_rows - %(rows)s,"
+        " rejected_rows = rejected_rows + %(rows)s"
+        " WHERE run_id = %(run)s AND stage = 'key' AND table_name = %(table)s",
+        {"rows": removed, "run": run_id, "table": table},
+    )
+
+
 def require_current(
     cursor: Cursor, ref: StepRef, *, lock: bool = True, or_paused: bool = False
 ) -> RunState:

@@ -8,6 +8,7 @@ at fault are named by a query, set aside by the caller, and the build is tried a
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -183,26 +184,51 @@ def _duplicates(cursor: Cursor, schema: str, table: Table, index: Index) -> list
 
 
 def _orphans(cursor: Cursor, schema: str, table: Table, key: ForeignKey) -> list[Refusal]:
-    pairs = list(zip(key.columns, key.parents, strict=True))
     cursor.execute(
         SQL(
-            "SELECT child.{key}, {columns} FROM {table} AS child"
-            " WHERE {present} AND NOT EXISTS"
+            "SELECT child.{id}, {columns} FROM {child} AS child WHERE {present} AND NOT EXISTS"
             " (SELECT 1 FROM {parent} AS parent WHERE {same}) ORDER BY 1"
         ).format(
-            key=Identifier(table.key.name),
-            columns=SQL(", ").join(SQL("child.{}").format(Identifier(c)) for c in key.columns),
+            **_related(schema, table, key),
             present=SQL(" AND ").join(
-                SQL("child.{} IS NOT NULL").format(Identifier(c)) for c in key.columns
+                SQL("child.{} IS NOT NULL").format(Identifier(column)) for column in key.columns
             ),
-            same=SQL(" AND ").join(
-                SQL("parent.{} = child.{}").format(Identifier(parent), Identifier(child))
-                for child, parent in pairs
-            ),
-            table=Identifier(schema, table.name),
-            parent=Identifier(schema, key.table),
         )
     )
+    return _refer_to_nothing(key, cursor.fetchall())
+
+
+def children(
+    cursor: Cursor, schema: str, table: Table, key: ForeignKey, parent: Table, ids: Sequence[int]
+) -> list[Refusal]:
+    """Return the refusals of a table's rows that refer to these rows of ``parent``."""
+    cursor.execute(
+        SQL(
+            "SELECT child.{id}, {columns} FROM {child} AS child JOIN {parent} AS parent ON {same}"
+            " WHERE parent.{parent_id} = ANY({ids}::bigint[]) ORDER BY 1"
+        ).format(
+            **_related(schema, table, key),
+            parent_id=Identifier(parent.key.name),
+            ids=Literal(list(ids)),
+        )
+    )
+    return _refer_to_nothing(key, cursor.fetchall())
+
+
+def _related(schema: str, table: Table, key: ForeignKey) -> dict[str, Composable]:
+    return {
+        "id": Identifier(table.key.name),
+        "columns": SQL(", ").join(SQL("child.{}").format(Identifier(c)) for c in key.columns),
+        "child": Identifier(schema, table.name),
+        "parent": Identifier(schema, key.table),
+        "same": SQL(" AND ").join(
+            SQL("parent.{} = child.{}").format(Identifier(parent), Identifier(child))
+            for child, parent in zip(key.columns, key.parents, strict=True)
+        ),
+    }
+
+
+def _refer_to_nothing(key: ForeignKey, rows: Sequence[tuple[Any, ...]]) -> list[Refusal]:
     column = key.columns[0] if len(key.columns) == 1 else None
     named = ", ".join(key.parents)
     return [
@@ -212,7 +238,7 @@ def _orphans(cursor: Cursor, schema: str, table: Table, key: ForeignKey) -> list
             f"no row with {named} {', '.join(map(str, parent))} in {key.table}",
             "23503",
         )
-        for row_id, *parent in cursor.fetchall()
+        for row_id, *parent in rows
     ]
 
 
@@ -220,6 +246,11 @@ def _remove(
     cursor: Cursor, schema: str, table: Table, refusals: Sequence[Refusal], aside: SetAside
 ) -> int:
     aside(refusals)
+    return remove(cursor, schema, table, refusals)
+
+
+def remove(cursor: Cursor, schema: str, table: Table, refusals: Sequence[Refusal]) -> int:
+    """Delete refused rows; return how many there were."""
     cursor.execute(
         SQL("DELETE FROM {} WHERE {} = ANY({}::bigint[])").format(
             Identifier(schema, table.name),

@@ -1,0 +1,54 @@
+"""Tables that refer to each other in a circle: what hangs on a refused row is refused with it."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kgcore.migration import runs
+from kgcore.migration.dry_run import dry_run
+from kgcore.migration.model import Options
+from tests.migration.conftest import Migrate
+from tests.servers import Database
+
+
+@pytest.mark.parametrize("action", ["NO ACTION", "CASCADE"])
+def test_of_a_circle_all_that_hangs_on_a_refused_row_is_set_aside(
+    action: str, migrate: Migrate, postgres: Database, tmp_path: Path
+) -> None:
+    source = tmp_path / "circle.db"
+    with closing(sqlite3.connect(source)) as connection:
+        # Four tables, of which two pairs have nothing to do with each other.
+        for table, parent in ("ab", "bc", "cd", "da"):
+            connection.execute(
+                f"CREATE TABLE {table} (id INTEGER PRIMARY KEY,"
+                f" ref INTEGER REFERENCES {parent} ON DELETE {action})"
+            )
+        connection.executescript(
+            """
+            INSERT INTO a VALUES (1, 1), (2, 2), (3, 9);
+            INSERT INTO b VALUES (1, 1), (2, 2);
+            INSERT INTO c VALUES (1, 1), (2, 2), (3, 3);
+            INSERT INTO d VALUES (1, 1), (2, 3), (3, NULL);
+            """
+        )
+    # a3 → nothing; d2 → a3; c2 → d2; b2 → c2; a2 → b2
+    lost = [("a", 2), ("a", 3), ("b", 2), ("c", 2), ("d", 2)]
+    options = Options(only=("*",), max_rejects=5)
+    foretold = dry_run(runs.prepare(source, tmp_path / "data", options))
+    assert {name: table.rejected_rows for name, table in foretold.tables.items()} == {
+        "a": 2,
+        "b": 1,
+        "c": 1,
+        "d": 1,
+    }
+    report = migrate(source, only=("*",), max_rejects=5)
+    assert report.is_done, report.errors
+    assert (
+        postgres.rows("SELECT table_name, row_id FROM kg_migration.rejects ORDER BY 1, 2") == lost
+    )
+    for name, totals in report.to_json()["tables"].items():
+        gone = sum(table == name for table, _ in lost)
+        assert totals["rejected_rows"] == gone
+        assert totals["loaded_rows"] == totals["verified_rows"] == totals["source_rows"] - gone
