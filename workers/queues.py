@@ -20,17 +20,27 @@ KINDS: Mapping[str, frozenset[Stage]] = {
 _KIND_OF = {stage: kind for kind, stages in KINDS.items() for stage in stages}
 
 
+# Once in so many times a worker asks its queues the other way round.
+_TURN_ROUND = 16
+
+
 class InOrderOfKinds(priority_cycle):  # type: ignore[misc]  # kombu has no types
     """The order in which a worker asks its queues: loads first, verification last.
 
     The longest way to a cutover leads through index and key steps, at most a few of a table at a
     time; verification is many small steps, which keep the others at work meanwhile. Asked in turn,
-    as is kombu's default, workers waited for the last keys with nothing left to verify.
+    as is kombu's default, workers waited for the last keys with nothing left to verify. Now and
+    then the last comes first: a long load must not keep another run of the database from its end.
     """
+
+    def __init__(self, it: list[str] | None = None) -> None:
+        super().__init__(it)
+        self._asked = 0
 
     def consume(self, n: int) -> list[str]:
         """Return the first ``n`` queues, in the order in which they are to be asked."""
-        return sorted(self.items[:n], key=_place)
+        self._asked += 1
+        return sorted(self.items[:n], key=_place, reverse=self._asked % _TURN_ROUND == 0)
 
 
 def _place(queue: str) -> int:

@@ -126,7 +126,7 @@ def _waits_for(
         case Stage.KEY:
             parents, circle = _parents(tables, name), _circle(tables, name)
             # A parent's rows are complete once its own keys are added. In a circle one goes first.
-            above = (parents - circle) | {table for table in circle if table < name}
+            above = (parents - circle - {name}) | {table for table in circle if table < name}
             return (
                 {(Stage.INDEX, table) for table in {name, *parents}}
                 | {(Stage.KEY, table) for table in above}

@@ -46,6 +46,9 @@ _DROP_TRIES = 10
 # So long a transaction whose client is gone may take to end.
 _COMMIT_MS = 5_000
 
+# Of SQLite's machine, between two looks at whether it is to go on: some milliseconds.
+_INSTRUCTIONS = 100_000
+
 #: Called with a stage's name, what is done and what there is in all (pages, for freeze).
 Watch = Callable[[str, int, int], None]
 
@@ -68,9 +71,10 @@ def prepare(source: Path, data_dir: Path, options: Options, watch: Watch | None 
     began = time.monotonic()
     choose(options.repairs)
 
-    def planned(copy: Path) -> tuple[plan.Plan, float]:
+    def planned(copy: Path, is_damaged: Callable[[], bool]) -> tuple[plan.Plan, float]:
         since = time.monotonic()
         with closing(extract.open_snapshot(copy)) as connection:
+            connection.set_progress_handler(is_damaged, _INSTRUCTIONS)
             return plan.plan(connection, options), time.monotonic() - since
 
     snapshot, (made, seconds) = freeze.freeze_and(

@@ -126,22 +126,35 @@ def _reject(
 def _reject_with_children(
     cursor: Cursor, place: Workplace, run: Run, step: Step, refusals: Sequence[Refusal]
 ) -> None:
-    """Set rows aside, and before them those of other tables whose foreign keys stand already.
+    """Set rows aside, and with them all of other tables that hang on them by keys that stand.
 
     That is so where tables refer to each other in a circle: the keys of one must be the first. Its
     rows would be taken away unsaid, or keep these from being removed.
     """
-    table = run.tables[step.table].table
-    ids_of_refused = [refusal.row_id for refusal in refusals]
-    for name in ledger.tables_with_keys(cursor, run.run_id) - {step.table}:
-        other = run.tables[name].table
-        for key in other.foreign_keys:
-            if key.table == step.table and ids_of_refused:
-                found = finish.children(cursor, run.staging, other, key, table, ids_of_refused)
-                if found:
-                    _reject_with_children(cursor, place, run, replace(step, table=name), found)
-                    removed = finish.remove(cursor, run.staging, other, found)
-                    ledger.charge_keys(cursor, run.run_id, name, removed)
+    standing = {
+        name: run.tables[name].table for name in ledger.tables_with_keys(cursor, run.run_id)
+    }
+    hanging: dict[str, dict[int, Refusal]] = {name: {} for name in standing}
+    waiting = [(run.tables[step.table].table, [refusal.row_id for refusal in refusals])]
+    while waiting:
+        parent, gone = waiting.pop(0)
+        for name, table in standing.items():
+            for key in table.foreign_keys:
+                if key.table != parent.name:
+                    continue
+                found = finish.children(cursor, run.staging, table, key, parent, gone)
+                fresh = {
+                    child.row_id: child for child in found if child.row_id not in hanging[name]
+                }
+                if fresh:
+                    hanging[name] |= fresh
+                    waiting.append((table, list(fresh)))
+    lost = {name: (standing[name], list(rows)) for name, rows in hanging.items() if rows}
+    for name, (_, gone) in lost.items():
+        _reject(cursor, place, run, replace(step, table=name), list(hanging[name].values()))
+        ledger.charge_keys(cursor, run.run_id, name, len(gone))
+    if lost:
+        finish.remove(cursor, run.staging, lost)
     _reject(cursor, place, run, step, refusals)
 
 

@@ -32,7 +32,7 @@ ROW = 150
 LOAD = Point(4711, "row", str(ROW))
 INDEX = Point(4712, "CREATE INDEX", "%.idx_entities_%")
 KEY = Point(4715, "ALTER TABLE", "kg_staging_%.relationships")
-VERIFY = Point(4713, "CREATE TABLE", "pg_temp.kg_source_rows")
+VERIFY = Point(4713, "CREATE TABLE", "pg_temp.kg_source_values")
 #: Two of four tables are moved then.
 CUTOVER = Point(4714, "ALTER TABLE", "public.relationships")
 

@@ -376,4 +376,11 @@ def kill(*workers: subprocess.Popen[str]) -> None:
 def kill_process(process: psutil.Process) -> None:
     """Kill a process, and wait until it is dead."""
     process.kill()
-    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: _is_gone(process))
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # It went between the two.
+        return True

@@ -14,7 +14,7 @@ from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable,
 from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.stages import plan as stage
 from kgcore.migration.stages.plan import chunks, plan
-from kgcore.model import ForeignKey
+from kgcore.model import ForeignKey, Kind
 from kgcore.schema import TABLES, sqlite_ddl
 
 KEYS = Origin("t", ("id",))
@@ -146,3 +146,21 @@ def test_a_description_is_read_as_it_was_written_also_by_an_earlier_version() ->
     read = PlannedTable.from_json(earlier)
     assert read.table.foreign_keys == (ForeignKey("k", ("from_id",), "entities"),)
     assert (read.rows, read.last_key, read.source.table) == (3, 4, "relationships")
+
+
+def test_a_table_may_have_as_many_columns_as_postgres_takes() -> None:
+    columns = ", ".join(f"c{number} TEXT" for number in range(1_500))
+    connection = graph(f"CREATE TABLE wide (id INTEGER PRIMARY KEY, {columns})")
+    connection.execute("INSERT INTO wide (c7) VALUES ('x')")
+    (planned,) = plan(connection, Options(only=("wide",))).tables
+    assert planned.rows == 1
+
+
+def test_long_text_among_numbers_is_weighed() -> None:
+    connection = graph("CREATE TABLE t (id INTEGER PRIMARY KEY, x REAL)")
+    connection.executemany(
+        "INSERT INTO t (x) VALUES (?)", [(1.5,)] * 21 + [("x" * 10**6,)] * 20 + [(2.5,)]
+    )
+    (planned,) = plan(connection, Options(only=("t",))).tables
+    assert planned.table.columns[1].kind is Kind.REAL
+    assert [chunk.rows for chunk in planned.chunks] == [21, 11, 10]

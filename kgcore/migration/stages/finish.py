@@ -7,7 +7,8 @@ A row that breaks a constraint is found by the constraint itself, once: its buil
 at fault are named by a query, set aside by the caller, and the build is tried again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from psycopg2 import errors
@@ -88,9 +89,7 @@ def add_keys(
         if index.is_constraint:
             cursor.execute(ddl.attach_constraint(schema, table, index))
     removed = sum(_add_check(cursor, schema, table, check, aside) for check in table.checks)
-    removed += sum(
-        _add_foreign_key(cursor, schema, table, key, aside, relink) for key in table.foreign_keys
-    )
+    removed += _add_foreign_keys(cursor, schema, table, aside, relink)
     if table.key.kind is Kind.KEY:
         set_sequence(cursor, schema, planned)
     cursor.execute(SQL("ANALYZE {}").format(Identifier(schema, table.name)))
@@ -117,25 +116,38 @@ def _add_check(cursor: Cursor, schema: str, table: Table, check: Check, aside: S
     return 0
 
 
-def _add_foreign_key(
-    cursor: Cursor, schema: str, table: Table, key: ForeignKey, aside: SetAside, relink: Relink
+def _add_foreign_keys(
+    cursor: Cursor, schema: str, table: Table, aside: SetAside, relink: Relink
 ) -> int:
+    """Add and validate all foreign keys, or none while there are rows that break one.
+
+    One that stood would take rows away unsaid by its ON DELETE, or keep them from being removed.
+    """
     removed = 0
     while True:
-        cursor.execute("SAVEPOINT kg_key")
-        cursor.execute(ddl.add_foreign_key(schema, table, key))
+        cursor.execute("SAVEPOINT kg_keys")
         try:
-            cursor.execute(ddl.validate(schema, table, key))
+            for statement in (partial(ddl.add_foreign_key, schema), partial(ddl.validate, schema)):
+                for key in table.foreign_keys:
+                    cursor.execute(statement(table, key))
         except errors.ForeignKeyViolation:
-            # Without the constraint, whose ON DELETE would take rows away unsaid. A table that
-            # refers to itself may have new orphans then.
-            cursor.execute("ROLLBACK TO SAVEPOINT kg_key")
-            relink(key)
-            removed += _remove(cursor, schema, table, _orphans(cursor, schema, table, key), aside)
+            cursor.execute("ROLLBACK TO SAVEPOINT kg_keys")
+            removed += sum(
+                _remove_orphans(cursor, schema, table, key, aside, relink)
+                for key in table.foreign_keys
+            )
             # These leave trigger events behind, and a table with those can't be altered.
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         else:
             return removed
+
+
+def _remove_orphans(
+    cursor: Cursor, schema: str, table: Table, key: ForeignKey, aside: SetAside, relink: Relink
+) -> int:
+    """Remove the rows that break a foreign key; others that refer to them may do so then."""
+    relink(key)
+    return _remove(cursor, schema, table, _orphans(cursor, schema, table, key), aside)
 
 
 def _breaches(cursor: Cursor, schema: str, table: Table, check: Check) -> list[Refusal]:
@@ -245,20 +257,28 @@ def _refer_to_nothing(key: ForeignKey, rows: Sequence[tuple[Any, ...]]) -> list[
 def _remove(
     cursor: Cursor, schema: str, table: Table, refusals: Sequence[Refusal], aside: SetAside
 ) -> int:
-    aside(refusals)
-    return remove(cursor, schema, table, refusals)
+    if refusals:
+        aside(refusals)
+        ids = [refusal.row_id for refusal in refusals]
+        remove(cursor, schema, {table.name: (table, ids)})
+    return len(refusals)
 
 
-def remove(cursor: Cursor, schema: str, table: Table, refusals: Sequence[Refusal]) -> int:
-    """Delete refused rows; return how many there were."""
-    cursor.execute(
-        SQL("DELETE FROM {} WHERE {} = ANY({}::bigint[])").format(
-            Identifier(schema, table.name),
+def remove(cursor: Cursor, schema: str, refused: Mapping[str, tuple[Table, Sequence[int]]]) -> None:
+    """Delete rows of several tables, given by their ids, in one statement.
+
+    Keys between them are looked at when all are gone.
+    """
+    deletes = [
+        SQL("gone_{} AS (DELETE FROM {} WHERE {} = ANY({}::bigint[]))").format(
+            SQL(str(number)),
+            Identifier(schema, name),
             Identifier(table.key.name),
-            Literal([refusal.row_id for refusal in refusals]),
+            Literal(list(ids)),
         )
-    )
-    return cursor.rowcount
+        for number, (name, (table, ids)) in enumerate(refused.items())
+    ]
+    cursor.execute(SQL("WITH {} SELECT").format(SQL(", ").join(deletes)))
 
 
 def set_sequence(cursor: Cursor, schema: str, planned: PlannedTable) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -59,6 +60,7 @@ _SCRATCH, _LOCK, _COPY = "freeze-", "lock", "copy.db"
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
+Read = Callable[[Path, Callable[[], bool]], T]
 
 
 def freeze(source: Path, directory: Path, progress: Progress | None = None) -> SourceSnapshot:
@@ -66,17 +68,18 @@ def freeze(source: Path, directory: Path, progress: Progress | None = None) -> S
 
     Raises as :func:`freeze_and`.
     """
-    snapshot, _ = freeze_and(source, directory, lambda _: None, progress)
+    snapshot, _ = freeze_and(source, directory, lambda _copy, _damaged: None, progress)
     return snapshot
 
 
 def freeze_and(
-    source: Path, directory: Path, read: Callable[[Path], T], progress: Progress | None = None
+    source: Path, directory: Path, read: Read[T], progress: Progress | None = None
 ) -> tuple[SourceSnapshot, T]:
     """Copy ``source`` into ``directory``; return the copy, and what ``read`` made of it.
 
-    The copy is read while it is still being checked, which takes as long: that it is damaged is
-    said before anything that reading it raises.
+    The copy is read while it is still being checked, which takes as long. ``read`` is also given
+    what says that the copy was found damaged: there may be no end of reading it then. That it is
+    damaged is said before anything that reading it raises.
 
     Nothing is left behind when it raises: :class:`SourceError` if the source is missing, is not a
     SQLite database, is damaged, stays locked, or finds no room in ``directory``, and
@@ -91,7 +94,7 @@ def freeze_and(
 
 
 def _freeze(
-    source: Path, directory: Path, read: Callable[[Path], T], progress: Progress | None
+    source: Path, directory: Path, read: Read[T], progress: Progress | None
 ) -> tuple[SourceSnapshot, T]:
     with (
         tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=directory) as scratch,
@@ -100,13 +103,25 @@ def _freeze(
         fcntl.flock(lock, fcntl.LOCK_EX)  # Says that we live, and is given up when we don't.
         copy = Path(scratch) / _COPY
         _back_up(source, copy, Path(scratch), progress)
+        damaged = Event()
+
+        def check() -> None:
+            try:
+                _quick_check(copy, source)
+            except BaseException:
+                damaged.set()
+                raise
+
         # All three only read the copy, and leave the interpreter lock while they do.
-        with ThreadPoolExecutor(3) as threads:
-            check = threads.submit(_quick_check, copy, source)
-            reading = threads.submit(read, copy)
-            sha256 = threads.submit(_sha256, copy).result()
-            check.result()
-            made = reading.result()
+        with ThreadPoolExecutor(2) as threads:
+            checking, hashing = threads.submit(check), threads.submit(_sha256, copy)
+            try:
+                made = read(copy, damaged.is_set)
+            except Exception:
+                checking.result()
+                raise
+            checking.result()
+            sha256 = hashing.result()
         # Two runs of the same content keep a copy each: each is deleted with its run.
         final = directory / f"{sha256}-{secrets.token_hex(4)}.db"
         copy.chmod(0o400)

@@ -9,6 +9,7 @@ A chunk that weighs too much is divided again: large rows may stand side by side
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kgcore.errors import SourceError
 from kgcore.migration import ids
@@ -27,8 +28,10 @@ from kgcore.schema.translate.values import look, unreadable
 #: far below 300 MB whatever is in the file; a single row may weigh more.
 CHUNK_BYTES = 16 * 2**20
 
-# What their values weigh is bounded by itself, or they are refused.
-_LIGHT = INTEGERS | {Kind.REAL, Kind.NUMERIC, Kind.BOOLEAN, Kind.DATE, Kind.TIMESTAMP}
+# SQL for the bytes of a value; of numbers there are few.
+_BYTES = "length(CAST({0} AS BLOB))"
+_LONG_ONLY = f"iif(typeof({{0}}) IN ('text', 'blob'), {_BYTES}, 0)"
+_NUMBERS = INTEGERS | {Kind.REAL, Kind.NUMERIC, Kind.BOOLEAN}
 
 _GRAPH = {table.name: table for table in TABLES}
 
@@ -101,50 +104,70 @@ def _divided(
 
 
 def _light(
-    connection: sqlite3.Connection, origin: Origin, chunk: Chunk, heavy: Sequence[str]
+    connection: sqlite3.Connection, origin: Origin, chunk: Chunk, weighed: Sequence[str]
 ) -> Iterator[Chunk]:
-    """Yield the chunk in parts of at most :data:`CHUNK_BYTES` in its ``heavy`` columns."""
-    weight = _weight(connection, origin, chunk, heavy)
+    """Yield the chunk in parts of at most :data:`CHUNK_BYTES`."""
+    key = origin.reads[0]
+    weight = _weight(
+        connection,
+        f"{_sums(weighed)} FROM {quoted(origin.table)} WHERE {key} BETWEEN ? AND ?",
+        (chunk.lower, MAX_ID if chunk.upper is None else chunk.upper - 1),
+    )
     if weight <= CHUNK_BYTES or chunk.rows == 1:
         yield chunk
         return
     for part in _divided(connection, origin, chunk, min(chunk.rows, -(-weight // CHUNK_BYTES))):
-        yield from _light(connection, origin, part, heavy)
+        yield from _light(connection, origin, part, weighed)
 
 
-def _weight(
-    connection: sqlite3.Connection, origin: Origin, chunk: Chunk, heavy: Sequence[str]
+def _light_on_average(
+    connection: sqlite3.Connection,
+    origin: Origin,
+    rows: int,
+    chunk_rows: int,
+    weighed: Sequence[str],
 ) -> int:
-    if not heavy:
-        return 0
-    # Of text SQLite would count the letters; as a BLOB its bytes are known without.
-    bytes_of_row = " + ".join(f"ifnull(length(CAST({read} AS BLOB)), 0)" for read in heavy)
-    key, name = origin.reads[0], quoted(origin.table)
-    if origin.order:
-        rows = f"{name} ORDER BY {', '.join(origin.order)} LIMIT ? OFFSET ?"
-        bounds = (chunk.rows, chunk.lower)
-    else:
-        rows = f"{name} WHERE {key} BETWEEN ? AND ?"
-        bounds = (chunk.lower, MAX_ID if chunk.upper is None else chunk.upper - 1)
-    (found,) = connection.execute(
-        f"SELECT ifnull(sum(weight), 0) FROM (SELECT {bytes_of_row} AS weight FROM {rows})", bounds
-    ).fetchone()
-    return int(found)
+    """Return how many rows of average weight a chunk may have.
+
+    For rows that are counted by their places: to weigh a part, all before it would be walked over.
+    """
+    weight = _weight(connection, f"{_sums(weighed)} FROM {quoted(origin.table)}")
+    return max(1, min(chunk_rows, rows * CHUNK_BYTES // max(weight, 1)))
+
+
+def _sums(weighed: Sequence[str]) -> str:
+    return f"SELECT {', '.join(f'sum({weight})' for weight in weighed)}"
+
+
+def _weight(connection: sqlite3.Connection, query: str, bounds: tuple[int, ...] = ()) -> int:
+    return sum(found or 0 for found in connection.execute(query, bounds).fetchone())
+
+
+def _weighed(table: Table, origin: Origin) -> list[str]:
+    """Return for each column the bytes of its value.
+
+    Of text SQLite would count the letters; as a BLOB its bytes are known without. In columns of
+    numbers there may be text all the same.
+    """
+    return [
+        (_LONG_ONLY if column.kind in _NUMBERS else _BYTES).format(read)
+        for column, read in zip(table.columns, origin.reads, strict=True)
+        if column is not table.key
+    ] or ["0"]
 
 
 def _planned(
     connection: sqlite3.Connection, table: Table, origin: Origin, rows: int, chunk_rows: int
 ) -> PlannedTable:
     try:
-        heavy = [
-            read
-            for column, read in zip(table.columns, origin.reads, strict=True)
-            if column.kind not in _LIGHT
-        ]
+        weighed = _weighed(table, origin)
+        if origin.order and rows:
+            chunk_rows = _light_on_average(connection, origin, rows, chunk_rows, weighed)
+        whole = chunks(connection, origin, rows, chunk_rows)
         found = tuple(
             replace(part, table=table.name)
-            for chunk in chunks(connection, origin, rows, chunk_rows)
-            for part in _light(connection, origin, chunk, heavy)
+            for chunk in whole
+            for part in ([chunk] if origin.order else _light(connection, origin, chunk, weighed))
         )
         if origin.order:
             places = [chunk.lower for chunk in found[1:]]
@@ -166,7 +189,10 @@ def _seeks(
     """Yield for each place the key of its row, in literals that SQLite reads as the same key."""
     if any(part.endswith(" DESC") for part in origin.order):
         return
-    asked = ", ".join(f"typeof({part}), CAST({part} AS BLOB)" for part in origin.order)
+    asked = ", ".join(
+        f"typeof({part}), iif(typeof({part}) = 'integer', {part}, CAST({part} AS BLOB))"
+        for part in origin.order
+    )
     keys, name = ", ".join(origin.order), quoted(origin.table)
     before, start = 0, ""
     for place in places:
@@ -181,11 +207,11 @@ def _seeks(
         before, start = place, f" WHERE ({keys}) >= ({key})"
 
 
-def _key_literal(storage: str, raw: bytes) -> str | None:
+def _key_literal(storage: str, raw: Any) -> str | None:
     """Return a key's value as a literal; None for a REAL, whose digits SQLite may round."""
     match storage:
-        case "integer" if raw != b"-9223372036854775808":  # Its digits alone would be a REAL.
-            return raw.decode()
+        case "integer" if raw != MIN_ID:  # Its digits alone would be a REAL.
+            return str(raw)
         case "blob":
             return f"x'{raw.hex()}'"
         case "text":  # The plus takes the affinity away that a CAST has.

@@ -176,10 +176,12 @@ _STAGED = SQL("""(
     WHERE {key} >= {lower} AND ({upper}::bigint IS NULL OR {key} < {upper}::bigint)
 )""")
 
+# No two rows of the source have the same id: with as many equal ones as there are staged, none is
+# staged twice.
 _EQUAL = SQL("""
 SELECT (
     SELECT count(*) FROM {source} AS source
-    JOIN {staged} AS staged ON staged.{key} = source.{key} AND {same}
+    WHERE EXISTS (SELECT FROM {staged} AS staged WHERE staged.{key} = source.{key} AND {same})
 ), (
     SELECT count(*) FROM {staged} AS staged
 )
