@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from kgcore.errors import SettingsError, SourceError
 from kgcore.migration.stages import freeze as stage
-from kgcore.migration.stages.freeze import discard, freeze, verify_digest
+from kgcore.migration.stages.freeze import discard, freeze, freeze_and, verify_digest
 from tests.conftest import ROOT
 from tests.migration.graphs import small_graph
 
@@ -243,6 +244,26 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
     source.write_bytes(content)
     with pytest.raises(SourceError, match="is damaged"):
         freeze(source, tmp_path / "data")
+    assert not list(tmp_path.glob("data/*"))
+
+
+def test_who_reads_a_damaged_copy_is_told_and_waited_for_no_longer(tmp_path: Path) -> None:
+    source = small_graph(tmp_path / "graph.db", rows=5_000)
+    content = bytearray(source.read_bytes())
+    content[4096 * 5 : 4096 * 6] = b"\xaa" * 4096
+    source.write_bytes(content)
+
+    def read(copy: Path, is_damaged: Callable[[], bool]) -> None:
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.set_progress_handler(is_damaged, 10_000)
+            # It would end after the tests' limit of time.
+            connection.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1e12)"
+                " SELECT count(*) FROM n"
+            ).fetchone()
+
+    with pytest.raises(SourceError, match="is damaged"):
+        freeze_and(source, tmp_path / "data", read)
     assert not list(tmp_path.glob("data/*"))
 
 

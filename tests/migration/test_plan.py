@@ -164,3 +164,17 @@ def test_long_text_among_numbers_is_weighed() -> None:
     (planned,) = plan(connection, Options(only=("t",))).tables
     assert planned.table.columns[1].kind is Kind.REAL
     assert [chunk.rows for chunk in planned.chunks] == [21, 11, 10]
+
+
+def test_places_of_integer_keys_in_utf_16() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(
+        "PRAGMA encoding = 'UTF-16le';"
+        "CREATE TABLE t (k INTEGER, n TEXT, PRIMARY KEY (k, n)) WITHOUT ROWID;"
+        "INSERT INTO t VALUES (-5, 'a'), (7, 'b'), (70, 'é'), (800, 'd'), (9000, 'e')"
+    )
+    (planned,) = plan(connection, Options(only=("t",), chunk_rows=2)).tables
+    assert [(place, key.partition(",")[0]) for place, key in planned.source.seeks] == [
+        (2, "70"),
+        (4, "9000"),
+    ]
