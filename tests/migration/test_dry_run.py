@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -438,7 +438,10 @@ STRANGE_NAMES = """
 
 @pytest.mark.parametrize("names", ["keep", "snake"])
 def test_what_a_type_rests_on_is_told_whatever_the_names(
-    monkeypatch: pytest.MonkeyPatch, place: Workplace, tmp_path: Path, names: str
+    monkeypatch: pytest.MonkeyPatch,
+    place: Workplace,
+    tmp_path: Path,
+    names: Literal["keep", "snake"],
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # As on macOS.
     source = script_file(tmp_path / "t.db", STRANGE_NAMES)
