@@ -31,7 +31,8 @@ class _Cause:
     passing: bool = False
 
 
-# libpq gives no code for a failed connect, only text. The first pattern that fits counts.
+# libpq gives no code for a failed connect, only text. It tells of each address in turn: the first
+# pattern counts that fits and is not passing, as that one stays; else the first that fits.
 _CAUSES = (
     _Cause(
         r"password authentication failed",
@@ -55,7 +56,15 @@ _CAUSES = (
         " for private servers to try things: kg embedded up",
         passing=True,
     ),
-    _Cause(r"could not translate host name", "correct PG_HOST"),
+    _Cause(
+        r"temporary failure in name resolution",
+        "check that this machine reaches its name server, and PG_HOST",
+        passing=True,
+    ),
+    _Cause(
+        r"could not translate host name(?![^;]*temporary failure in name resolution)",
+        "correct PG_HOST",
+    ),
     _Cause(
         r"timeout expired|timed out|no route to host|network is unreachable",
         "check PG_HOST and PG_PORT, and that no firewall is between",
@@ -77,7 +86,7 @@ _CAUSES = (
         " a certificate for the name that you use; PG_SSLMODE=verify-ca would take any name",
     ),
     _Cause(
-        r"certificate|ssl error|tls",
+        r"certificate|ssl error|\btls\b",
         "set PG_SSLROOTCERT (now {authorities}) to the file with the certificate of the authority"
         " that signed the server's; if it is that, the server's may have run out: renew it",
     ),
@@ -90,6 +99,12 @@ _CAUSES = (
     _Cause(
         r"starting up|shutting down|in recovery|not (yet )?accepting|terminating connection",
         "try again in a moment",
+        passing=True,
+    ),
+    _Cause(
+        r"server_login_retry|query_wait_timeout|cannot connect to server",
+        "PgBouncer stands between and does not reach the server: check that the server runs, and"
+        " what pgbouncer.ini says of it; PgBouncer's log tells why",
         passing=True,
     ),
     # What PgBouncer 1.18 says of BEGIN under pool_mode = statement goes to its log alone.
@@ -132,8 +147,8 @@ def too_old(version: int) -> TargetError:
 
 def _cause(said: str, parameters: Mapping[str, Any]) -> tuple[_Cause, str]:
     """Return the cause, and its hint filled in."""
-    for cause in _CAUSES:
-        found = re.search(cause.pattern, said, re.IGNORECASE)
+    for cause in sorted(_CAUSES, key=lambda cause: cause.passing):  # It keeps the order otherwise.
+        found = _found(cause, said)
         if found is not None:
             user = str(parameters.get("user", "<user>"))
             name = found.groupdict().get("name", "")
@@ -146,6 +161,13 @@ def _cause(said: str, parameters: Mapping[str, Any]) -> tuple[_Cause, str]:
                 authorities=parameters.get("sslrootcert", "unset"),
             )
     return _OTHERWISE, _OTHERWISE.hint
+
+
+def _found(cause: _Cause, said: str) -> re.Match[str] | None:
+    # A host or a database may be called anything: names count only where the pattern asks for one.
+    if "(?P<name>" not in cause.pattern:
+        said = re.sub(r'"[^"]*"', '""', said)
+    return re.search(cause.pattern, said, re.IGNORECASE)
 
 
 def _without_password(text: str, parameters: Mapping[str, Any]) -> str:

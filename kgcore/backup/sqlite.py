@@ -115,8 +115,9 @@ def _sound(connection: sqlite3.Connection, path: Path) -> dict[str, int]:
 
 def _counts(connection: sqlite3.Connection) -> dict[str, int]:
     names = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%'"
-        " ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+        # Not virtual tables, nor those in which they keep what is theirs.
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
     ).fetchall()
     return {
         name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0]

@@ -52,14 +52,15 @@ class Analytics(Part):
         ``worked_on`` relationships it has, how many of its missions failed; the score is 10 for
         each bug and 5 for each failed mission. Of equals the file added first comes first.
         """
-        if count(limit, "limit") == 0:
+        most = count(limit, "limit")
+        if most == 0:
             return []
         session = self._session
         rows: list[Row] = []
         if session.rows(FLAGS)[0]["flags"] <= FEW:
-            rows = session.rows(*flagged_files(limit), heavy=True)
+            rows = session.rows(*flagged_files(most), heavy=True)
         if not rows:
-            rows = session.rows(*risky_files(session.dialect, limit), heavy=True)
+            rows = session.rows(*risky_files(session.dialect, most), heavy=True)
         found: list[Row] = []
         for row in rows:
             counts = {name: row[name] if name == "file_path" else int(row[name]) for name in row}

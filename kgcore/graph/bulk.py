@@ -9,7 +9,7 @@ from kgcore.graph.entities import upsert_entity
 from kgcore.graph.errors import unknown_entities
 from kgcore.graph.relationships import refusing_deleted
 from kgcore.graph.session import Part
-from kgcore.graph.values import Metadata, metadata_text, text
+from kgcore.graph.values import Metadata, integer, metadata_text, text
 
 EntityRow = tuple[str, str] | tuple[str, str, Metadata | None]
 RelationshipRow = tuple[int, int, str] | tuple[int, int, str, Metadata | None]
@@ -63,7 +63,12 @@ class Bulk(Part):
         Raises :class:`UnknownEntityError` if one of the entities does not exist.
         """
         rows = [
-            (from_id, to_id, text(relationship_type), metadata_text(rest[0] if rest else None))
+            (
+                integer(from_id, "from_id"),
+                integer(to_id, "to_id"),
+                text(relationship_type),
+                metadata_text(rest[0] if rest else None),
+            )
             for from_id, to_id, relationship_type, *rest in relationships
         ]
         ends = sorted({end for row in rows for end in row[:2]})

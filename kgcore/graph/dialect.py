@@ -14,6 +14,11 @@ class _Now:
 
 NOW = _Now()
 
+_INFINITE = {
+    datetime.min.replace(tzinfo=UTC): "-infinity",
+    datetime.max.replace(tzinfo=UTC): "infinity",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -48,6 +53,13 @@ class Dialect:
         if self.is_postgres:
             return time
         return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+    def infinite(self, time: datetime) -> str | None:
+        """Return the infinite time that also comes out of the database as this one, or None.
+
+        PostgreSQL has such times, Python has none: psycopg2 gives the first or last that it has.
+        """
+        return _INFINITE.get(time) if self.is_postgres else None
 
     def metadata(self, stored: Any) -> Any:
         """Return metadata as the graph's callers get it: ``{}`` where it is missing or ``null``.

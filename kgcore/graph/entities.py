@@ -7,7 +7,7 @@ from kgcore.backends import Row
 from kgcore.graph.dialect import NOW, Dialect
 from kgcore.graph.filters import Filter
 from kgcore.graph.session import Part
-from kgcore.graph.values import Metadata, count, metadata_text, text
+from kgcore.graph.values import Metadata, count, integer, metadata_text, text
 
 ENTITY = "id, type, name, metadata, created_at, updated_at"
 
@@ -25,7 +25,8 @@ class Entities(Part):
 
     def get_entity(self, entity_id: int) -> Row | None:
         """Return the entity, or None."""
-        return self._session.record(f"SELECT {ENTITY} FROM entities WHERE id = ?", (entity_id,))
+        sql = f"SELECT {ENTITY} FROM entities WHERE id = ?"
+        return self._session.record(sql, (integer(entity_id, "entity_id"),))
 
     def find_entity(self, entity_type: str, name: str) -> Row | None:
         """Return the entity with this type and name, or None."""
@@ -47,8 +48,8 @@ class Entities(Part):
         not at all if it lay ahead: :meth:`iter_entities` misses none.
         """
         chosen = Filter(self._session.dialect)
-        chosen.equal("type", entity_type)
-        chosen.behind("updated_at", after)
+        chosen.equal_text("type", entity_type)
+        chosen.behind("entities", "updated_at", after)
         return self._session.records(
             f"SELECT {ENTITY} FROM entities {chosen.where} {chosen.newest('updated_at')} LIMIT ?",
             (*chosen.params, count(limit, "limit")),
@@ -68,7 +69,7 @@ class Entities(Part):
         With ``merge`` the other keys stay, also those that another writer sets at the same moment.
         Only the outermost keys are merged, and None is a value (``null``), as with JSONB's ``||``.
         """
-        session = self._session
+        session, entity_id = self._session, integer(entity_id, "entity_id")
         new = metadata_text(metadata)
         if not merge or session.dialect.is_postgres:
             rows = session.write(_update(session.dialect, merge=merge), (new, NOW, entity_id))
@@ -82,15 +83,14 @@ class Entities(Part):
 
         So it does, too, where the connection was lost in a first try that had deleted it.
         """
-        return bool(
-            self._session.write("DELETE FROM entities WHERE id = ? RETURNING id", (entity_id,))
-        )
+        sql = "DELETE FROM entities WHERE id = ? RETURNING id"
+        return bool(self._session.write(sql, (integer(entity_id, "entity_id"),)))
 
     def _pages(self, entity_type: str | None, size: int) -> Iterator[Row]:
         last = -(2**63)
         while True:
             chosen = Filter(self._session.dialect)
-            chosen.equal("type", entity_type)
+            chosen.equal_text("type", entity_type)
             chosen.add("id > ?", last)
             page = self._session.records(
                 f"SELECT {ENTITY} FROM entities {chosen.where} ORDER BY id LIMIT ?",

@@ -60,8 +60,8 @@ class Files(Part):
         metadata)``. ``after`` goes on behind one: ``(row["created_at"], row["id"])``.
         """
         chosen = Filter(self._session.dialect)
-        chosen.equal("file_path", file_path)
-        chosen.behind("created_at", after)
+        chosen.equal_text("file_path", file_path)
+        chosen.behind("file_snapshots", "created_at", after)
         return self._session.records(
             f"SELECT {_COLUMNS} FROM file_snapshots {chosen.where}"
             f" {chosen.newest('created_at')} LIMIT ?",
@@ -74,13 +74,13 @@ class Files(Part):
         """Delete the snapshots of a file, those older than a time, or both; return how many.
 
         ``before`` is aware, or UTC; as text it is like ``created_at``. Raises ValueError without
-        either: that would delete all. Those that were deleted in a try whose connection was lost
-        are not counted.
+        either: that would delete all; TypeError for a ``date``, which has no zone. Those that were
+        deleted in a try whose connection was lost are not counted.
         """
         if file_path is None and before is None:
             raise ValueError("delete_file_snapshots needs file_path, before, or both")
         chosen = Filter(self._session.dialect)
-        chosen.equal("file_path", file_path)
+        chosen.equal_text("file_path", file_path)
         if before is not None:
             chosen.until("created_at", aware(before))
         sql = f"DELETE FROM file_snapshots {chosen.where} RETURNING id"

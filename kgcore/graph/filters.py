@@ -22,11 +22,15 @@ class Filter:
         self._conditions.append(condition)
         self.params += params
 
-    def equal(self, column: str, value: str | int | None) -> None:
-        """Keep the rows with this value; all of them if it is None."""
+    def equal_text(self, column: str, value: str | None) -> None:
+        """Keep the rows with this text; all of them if it is None."""
         if value is not None:
-            known = text(value) if isinstance(value, str) else integer(value, column)
-            self.add(f"{column} = ?", known)
+            self.add(f"{column} = ?", text(value))
+
+    def equal_id(self, column: str, value: int | None) -> None:
+        """Keep the rows with this id; all of them if it is None."""
+        if value is not None:
+            self.add(f"{column} = ?", integer(value, column))
 
     def since(self, column: str, time: datetime) -> None:
         """Keep the rows of this time and later."""
@@ -38,11 +42,18 @@ class Filter:
         time_of_row = self._dialect.instant(column)
         self.add(f"{time_of_row} < ?", self._dialect.instant_parameter(time))
 
-    def behind(self, column: str, after: Place | None) -> None:
+    def behind(self, table: str, column: str, after: Place | None) -> None:
         """Keep the rows that come behind ``after`` in the order :meth:`newest`."""
-        if after is not None:
-            time = self._dialect.instant_parameter(aware(after[0]))
-            self.add(f"({self._dialect.instant(column)}, id) < (?, ?)", time, after[1])
+        if after is None:
+            return
+        time, row_id = aware(after[0]), integer(after[1], "after")
+        last: tuple[object, ...] = (self._dialect.instant_parameter(time),)
+        place = "?"
+        infinite = self._dialect.infinite(time)
+        if infinite is not None:  # Which of both it was, the row itself knows.
+            place = f"coalesce((SELECT {column} FROM {table} WHERE id = ? AND {column} = ?), ?)"
+            last = (row_id, infinite, *last)
+        self.add(f"({self._dialect.instant(column)}, id) < ({place}, ?)", *last, row_id)
 
     @property
     def where(self) -> str:

@@ -123,7 +123,7 @@ class Missions(Part):
         Those that neither succeeded nor failed are not counted: they may be at work.
         """
         chosen = Filter(self._session.dialect)
-        chosen.equal("domain", domain)
+        chosen.equal_text("domain", domain)
         row = self._session.row(
             f"SELECT {_OUTCOMES} FROM mission_history {chosen.where}", chosen.params
         )
@@ -155,10 +155,10 @@ class Missions(Part):
     ) -> list[Row]:
         chosen = Filter(self._session.dialect)
         for column, value in equal.items():
-            chosen.equal(column, value)
+            chosen.equal_text(column, value)
         if since is not None:
             chosen.since("created_at", since)
-        chosen.behind("created_at", after)
+        chosen.behind("mission_history", "created_at", after)
         return self._session.records(
             f"SELECT {_COLUMNS} FROM mission_history {chosen.where}"
             f" {chosen.newest('created_at')} LIMIT ?",

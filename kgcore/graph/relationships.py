@@ -11,7 +11,15 @@ from kgcore.graph.dialect import NOW, Dialect
 from kgcore.graph.errors import unknown_entities, vanished_entities
 from kgcore.graph.filters import Filter
 from kgcore.graph.session import Part
-from kgcore.graph.values import Direction, Metadata, count, instant_text, metadata_text, text
+from kgcore.graph.values import (
+    Direction,
+    Metadata,
+    count,
+    instant_text,
+    integer,
+    metadata_text,
+    text,
+)
 from kgcore.schema import RELATIONSHIPS
 
 T = TypeVar("T")
@@ -46,6 +54,7 @@ class Relationships(Part):
         Raises :class:`UnknownEntityError` if one of them does not exist.
         """
         session = self._session
+        from_id, to_id = integer(from_id, "from_id"), integer(to_id, "to_id")
         # An entity that is missing is seen here, where it costs the caller's transaction nothing;
         # a violated foreign key would end it on PostgreSQL.
         sql = (
@@ -67,7 +76,7 @@ class Relationships(Part):
     def get_relationship(self, relationship_id: int) -> Row | None:
         """Return ``dict(id, from_id, to_id, type, metadata, created_at)``, or None."""
         sql = f"SELECT {_RELATIONSHIP} FROM relationships WHERE id = ?"
-        return self._session.record(sql, (relationship_id,))
+        return self._session.record(sql, (integer(relationship_id, "relationship_id"),))
 
     def list_relationships(
         self,
@@ -83,11 +92,11 @@ class Relationships(Part):
         ``after`` goes on behind one: the id of the last of the page before.
         """
         chosen = Filter(self._session.dialect)
-        chosen.equal("from_id", from_id)
-        chosen.equal("to_id", to_id)
-        chosen.equal("type", relationship_type)
+        chosen.equal_id("from_id", from_id)
+        chosen.equal_id("to_id", to_id)
+        chosen.equal_text("type", relationship_type)
         if after is not None:
-            chosen.add("id < ?", after)
+            chosen.add("id < ?", integer(after, "after"))
         return self._session.records(
             f"SELECT {_RELATIONSHIP} FROM relationships {chosen.where} ORDER BY id DESC LIMIT ?",
             (*chosen.params, count(limit, "limit")),
@@ -108,7 +117,8 @@ class Relationships(Part):
         itself comes once.
         """
         wanted = None if relationship_type is None else (relationship_type,)
-        return self._pairs("?", (entity_id,), wanted, direction, limit=limit)
+        known = (integer(entity_id, "entity_id"),)
+        return self._pairs("?", known, wanted, direction, limit=limit)
 
     def delete_relationship(self, relationship_id: int) -> bool:
         """Delete a relationship; return False if there is no such one.
@@ -116,7 +126,7 @@ class Relationships(Part):
         So it does, too, where the connection was lost in a first try that had deleted it.
         """
         sql = "DELETE FROM relationships WHERE id = ? RETURNING id"
-        return bool(self._session.write(sql, (relationship_id,)))
+        return bool(self._session.write(sql, (integer(relationship_id, "relationship_id"),)))
 
     def get_files_for_mission(self, mission_id: str) -> list[Row]:
         """Return the files a mission worked on, as ``{"file": …, "relationship": …}``."""

@@ -23,7 +23,7 @@ class Search(Part):
         in any order; see :func:`~kgcore.graph.containment.contains`. On PostgreSQL the index
         ``idx_entities_metadata`` finds them; on SQLite all entities (of the type) are looked at.
         """
-        count(limit, "limit")
+        most = count(limit, "limit")
         wanted = metadata_text(criteria)
         dialect = self._session.dialect
         order = f"ORDER BY {dialect.instant('updated_at')} DESC, id DESC"
@@ -32,14 +32,14 @@ class Search(Part):
             return self._session.records(
                 f"SELECT {ENTITY} FROM entities WHERE metadata @> {dialect.json} {condition}"
                 f" {order} LIMIT ?",
-                (wanted, *chosen, limit),
+                (wanted, *chosen, most),
             )
         candidates, params = sqlite_candidates(json.loads(wanted))
         rows = self._session.rows(
             f"SELECT {ENTITY} FROM entities WHERE {candidates} {condition} {order}",
             (*params, *chosen),
         )
-        return [dialect.record(row) for row in matching(rows, wanted)[:limit]]
+        return [dialect.record(row) for row in matching(rows, wanted)[:most]]
 
     def search(self, query: str, entity_type: str | None = None, limit: int = 20) -> list[Row]:
         """Return the entities with ``query`` in their name or in a text of their metadata.

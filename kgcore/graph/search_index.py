@@ -14,6 +14,7 @@ from psycopg2.errors import FeatureNotSupported, InsufficientPrivilege, Undefine
 
 from kgcore.backends import KGBackend, PostgreSQLBackend
 from kgcore.errors import SourceError, TargetError
+from kgcore.schema import OLDEST_SQLITE
 
 POSTGRES_INDEX = "idx_entities_search"
 SQLITE_TABLE = "entities_search"
@@ -96,5 +97,5 @@ def _create_in_sqlite(backend: KGBackend) -> None:
             raise
         raise SourceError(
             f"this SQLite ({sqlite3.sqlite_version}) can't have the index: {error}",
-            "it needs FTS5, and version 3.34 or newer",
+            f"it needs FTS5, and version {OLDEST_SQLITE} or newer",
         ) from None

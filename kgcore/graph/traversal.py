@@ -14,7 +14,7 @@ from kgcore.backends import Row
 from kgcore.graph.dialect import Dialect
 from kgcore.graph.relationships import ends
 from kgcore.graph.session import Part
-from kgcore.graph.values import Direction, count, text
+from kgcore.graph.values import Direction, count, integer, text
 
 
 class Traversal(Part):
@@ -34,11 +34,12 @@ class Traversal(Part):
         Within a depth they come in the order of their ids. After ``limit`` of them the walk ends,
         in whatever depth it is.
         """
+        most = count(limit, "limit")
         walk, params = _walk(
             self._session.dialect,
-            entity_id,
+            integer(entity_id, "entity_id"),
             count(depth, "depth"),
-            count(limit, "limit") + 1,
+            most + 1,
             ends(direction),
             relationship_type,
         )
@@ -47,7 +48,7 @@ class Traversal(Part):
             " FROM steps s JOIN entities e ON e.id = s.id"
             " WHERE s.depth > 0 ORDER BY s.depth, e.id LIMIT ?"
         )
-        return self._session.records(sql, (*params, limit), heavy=True)
+        return self._session.records(sql, (*params, most), heavy=True)
 
     def shortest_path(
         self,
@@ -65,9 +66,10 @@ class Traversal(Part):
         Of several shortest paths it is always the same one. None means that there is no path of at
         most ``max_depth`` relationships among the ``max_nodes`` entities nearest to the start.
         """
+        to_id = integer(to_id, "to_id")
         walk, params = _walk(
             self._session.dialect,
-            from_id,
+            integer(from_id, "from_id"),
             count(max_depth, "max_depth"),
             count(max_nodes, "max_nodes"),
             ends(direction),

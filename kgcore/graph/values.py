@@ -40,10 +40,14 @@ def optional_text(value: str | None) -> str | None:
 def integer(value: int, name: str) -> int:
     """Return the number if both databases can hold it as an integer.
 
-    Raises TypeError for what is none (a bool, 2.0, a text), ValueError beyond 64 bits.
+    A float without a fraction is one. Raises TypeError for what is none (a bool, 1.5, a text),
+    ValueError beyond 64 bits.
     """
+    known: Any = value
+    if isinstance(known, float) and known.is_integer():
+        known = int(known)
     try:
-        number = operator.index(value)
+        number = operator.index(known)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
@@ -54,12 +58,12 @@ def integer(value: int, name: str) -> int:
 
 
 def real(value: float, name: str) -> float:
-    """Return the number as a float.
+    """Return the number, which may be a ``Decimal``, as a float.
 
     Raises TypeError for what is none, ValueError for NaN and infinities: SQLite keeps NaN as NULL.
     """
     known: object = value
-    if isinstance(known, bool) or not isinstance(known, Real):
+    if isinstance(known, bool) or not isinstance(known, Real | Decimal):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
     try:
         number = float(value)
@@ -82,15 +86,27 @@ def optional_real(value: float | None, name: str) -> float | None:
 
 def count(value: int, name: str, least: int = 0) -> int:
     """Return the number if it can be a limit. Raises ValueError for one below ``least``."""
-    if integer(value, name) < least:
-        raise ValueError(f"{name} must be {least} or more, not {value}")
-    return value
+    number = integer(value, name)
+    if number < least:
+        raise ValueError(f"{name} must be {least} or more, not {number}")
+    return number
 
 
 def aware(time: datetime | str) -> datetime:
-    """Return a time, or the one of an ISO 8601 text, with its zone: without one it is UTC."""
-    known = datetime.fromisoformat(time) if isinstance(time, str) else time
-    return known.replace(tzinfo=UTC) if known.tzinfo is None else known
+    """Return a time, or the one of an ISO 8601 text, in UTC; without a zone it is UTC already.
+
+    Raises TypeError for what is neither (a ``date``), ValueError for text that is no time, and for
+    a time that UTC has before the year 1 or after 9999.
+    """
+    known: object = datetime.fromisoformat(time) if isinstance(time, str) else time
+    if not isinstance(known, datetime):
+        raise TypeError(f"a datetime or its text is needed, not {type(time).__name__}: {time!r}")
+    if known.tzinfo is None:
+        return known.replace(tzinfo=UTC)
+    try:
+        return known.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"in UTC it is not in the years 1 to 9999: {time}") from None
 
 
 def days_before(now: datetime, days: float) -> datetime:
@@ -157,5 +173,8 @@ def instant_text(stored: Any) -> str:
         stored = stored.replace(tzinfo=UTC)
     shown = str(stored.isoformat())
     if not shown.endswith("+00:00"):  # Most are UTC already, and a call has many of them.
-        shown = str(stored.astimezone(UTC).isoformat())
+        try:
+            shown = str(stored.astimezone(UTC).isoformat())
+        except OverflowError:  # UTC has it before the year 1 or after 9999.
+            return shown
     return shown.removesuffix("+00:00") + "Z"

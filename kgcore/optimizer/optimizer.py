@@ -146,7 +146,8 @@ class Optimizer:
         rows = sum(table.rows or 0 for table in self.tables() if table.name == "entities")
         if rows < _MANY_ENTITIES or search_index.exists(self.backend):
             return ()
-        return (f"search looks at all {rows:,} entities: kg.create_search_index() spares that",)
+        how = "from Python: kg.create_search_index()"
+        return (f"search looks at all {rows:,} entities; an index spares that, {how}",)
 
     def _care(self, command: str, in_sqlite: Callable[[SQLiteBackend], None]) -> tuple[str, ...]:
         names = tuple(table.name for table in self.tables())

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from kgcore.model import Column, Kind, Table
 from kgcore.schema.graph import TABLES
 
+#: The first that has PRAGMA table_list; RETURNING came before it.
+OLDEST_SQLITE = "3.37"
+
 _TYPES = {
     Kind.KEY: "INTEGER PRIMARY KEY AUTOINCREMENT",
     Kind.INTEGER: "INTEGER",

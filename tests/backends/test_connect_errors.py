@@ -10,6 +10,8 @@ from kgcore.backends.connect_errors import connect_error, too_old
 from kgcore.errors import TargetError
 from tests.servers import Database
 
+_REFUSED = 'connection to server at "localhost" (::1), port 5432 failed: Connection refused'
+
 
 def error_of(postgres: Database, **overrides: object) -> TargetError:
     parameters = postgres.parameters | overrides
@@ -64,6 +66,12 @@ def test_no_ssl(postgres: Database) -> None:
         ("FATAL:  sorry, too many clients already", "max_connections"),
         ("FATAL:  the database system is starting up", "in a moment"),
         ("timeout expired", "firewall"),
+        (f"{_REFUSED}; server does not support SSL, but SSL was required", "PG_SSLMODE"),
+        (f"{_REFUSED}; SSL error: certificate verify failed", "PG_SSLROOTCERT"),
+        ('connection to server at "certificate.tls", port 1 failed: Connection refused', "listen"),
+        ('FATAL:  too many connections for database "tls"', "max_connections"),
+        ("tls-proxy: TLS handshake refused", "PG_SSLROOTCERT"),
+        ("FATAL:  query_wait_timeout", "PgBouncer"),
     ],
 )
 def test_what_libpq_says_otherwise(said: str, setting: str) -> None:
@@ -81,6 +89,13 @@ def test_what_libpq_says_otherwise(said: str, setting: str) -> None:
         ("FATAL:  terminating connection due to administrator command", True),
         ("FATAL:  sorry, too many clients already", True),
         ("server closed the connection unexpectedly", True),
+        ("FATAL:  server login has been failing, cached error: x (server_login_retry)", True),
+        ("FATAL:  query_wait_timeout", True),
+        ("FATAL:  pgbouncer cannot connect to server", True),
+        ('could not translate host name "a": Temporary failure in name resolution', True),
+        (f"{_REFUSED}\nserver does not support SSL, but SSL was required", False),
+        (f"{_REFUSED}\nSSL error: certificate verify failed", False),
+        ('connection to server at "ssl error", port 1 failed: Connection refused', True),
         ('FATAL:  password authentication failed for user "j"', False),
         ('Connection refused\nFATAL:  password authentication failed for user "j"', False),
         ('FATAL:  database "x" does not exist', False),

@@ -38,6 +38,19 @@ def test_a_copy_is_one_file_and_comes_back_whole(sqlite_file: Path, tmp_path: Pa
     assert contents(tmp_path / "new" / "graph.db") == contents(sqlite_file)
 
 
+def test_what_a_search_index_keeps_is_copied_and_not_listed(
+    sqlite_file: Path, tmp_path: Path
+) -> None:
+    with KnowledgeGraph(db_path=sqlite_file) as graph:
+        graph.create_search_index()
+        graph.add_entity("file", "copied needle")
+        made = backup(graph.backend, tmp_path / "copy.db")
+        done = restore(graph.backend, made.path, if_exists="replace")
+        assert [row["name"] for row in graph.search("needle")] == ["copied needle"]
+    assert made.tables == done.tables == COUNTS | {"entities": COUNTS["entities"] + 1}
+    assert set(done.replaced) == set(COUNTS)
+
+
 def test_rows_are_overwritten_only_when_asked_and_under_open_readers(
     sqlite_file: Path, tmp_path: Path
 ) -> None:

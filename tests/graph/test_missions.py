@@ -264,3 +264,26 @@ def test_evolution_report(graph: KnowledgeGraph) -> None:
     for days in (10**6, 10**300):
         assert [row["mission_id"] for row in graph.recent_missions(days)] == ["m2", "m1"]
     assert graph.recent_missions(-(10**6)) == []
+
+
+def test_pages_go_on_over_infinite_times(postgres_graph: KnowledgeGraph) -> None:
+    graph = postgres_graph
+    times = (
+        "-infinity",
+        "0001-01-01T00:00:00Z",
+        "2026-01-02T03:04:05Z",
+        "9999-12-31T23:59:59.999999Z",
+        "infinity",
+    )
+    for number, time in enumerate(time for time in times for _ in range(3)):
+        graph.log_mission(str(number), "success")
+        sql = "UPDATE mission_history SET created_at = CAST(? AS timestamptz) WHERE mission_id = ?"
+        graph.backend.execute(sql, (time, str(number)))
+    graph.backend.commit()
+    found: list[str] = []
+    after = None
+    while page := graph.get_mission_history(limit=2, after=after):
+        found += [mission["mission_id"] for mission in page]
+        after = (page[-1]["created_at"], page[-1]["id"])
+        assert len(found) <= 15, found
+    assert found == [str(number) for number in reversed(range(15))]

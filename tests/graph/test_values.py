@@ -2,6 +2,9 @@
 
 import math
 import re
+from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,7 +69,10 @@ def test_values_that_are_no_json_are_refused(graph: KnowledgeGraph) -> None:
         ({"iterations": 2**63}, ValueError),
         ({"files_modified": "3"}, TypeError),
         ({"size_bytes": "big"}, TypeError),
-        ({"lines_of_code": 2.0}, TypeError),
+        ({"lines_of_code": 2.5}, TypeError),
+        ({"size_bytes": 1e300}, ValueError),
+        ({"cost_usd": Decimal("NaN")}, ValueError),
+        ({"cost_usd": Decimal("1e400")}, ValueError),
     ],
 )
 def test_numbers_that_fit_no_column_are_refused(
@@ -85,6 +91,60 @@ def test_the_largest_numbers_come_back(graph: KnowledgeGraph) -> None:
     (mission,) = graph.get_mission_history()
     assert (mission["cost_usd"], mission["duration_seconds"]) == (5.0, 1e308)
     assert mission["iterations"] == 2**63 - 1
+
+
+def test_numbers_of_other_types_that_fit(graph: KnowledgeGraph) -> None:
+    cost: Any = Decimal("1.25")
+    graph.log_mission("m", "success", cost_usd=cost, iterations=3.0)  # type: ignore[arg-type]
+    (mission,) = graph.get_mission_history(limit=2.0)  # type: ignore[arg-type]
+    assert (mission["cost_usd"], mission["iterations"]) == (1.25, 3)
+    assert isinstance(mission["iterations"], int)
+
+
+@pytest.mark.parametrize(
+    ("identity", "error"), [(2**63, ValueError), (-(2**63) - 1, ValueError), ("1", TypeError)]
+)
+def test_ids_that_no_row_can_have_are_refused(
+    graph: KnowledgeGraph, identity: Any, error: type[Exception]
+) -> None:
+    known = graph.add_entity("file", "a")
+    calls: list[Callable[[], object]] = [
+        lambda: graph.get_entity(identity),
+        lambda: graph.update_entity(identity, {}),
+        lambda: graph.delete_entity(identity),
+        lambda: graph.list_entities(after=("2026-01-02T03:04:05Z", identity)),
+        lambda: graph.add_relationship(known, identity, "knows"),
+        lambda: graph.add_relationship(identity, known, "knows"),
+        lambda: graph.add_relationships([(known, identity, "knows")]),
+        lambda: graph.get_relationship(identity),
+        lambda: graph.list_relationships(from_id=identity),
+        lambda: graph.list_relationships(to_id=identity),
+        lambda: graph.list_relationships(after=identity),
+        lambda: graph.delete_relationship(identity),
+        lambda: graph.find_related(identity),
+        lambda: graph.neighbors(identity),
+        lambda: graph.shortest_path(known, identity),
+        lambda: graph.shortest_path(identity, known),
+    ]
+    for call in calls:
+        with pytest.raises(error, match="64 bits" if error is ValueError else "must be an int"):
+            call()
+
+
+def test_a_filter_takes_the_type_of_its_column(graph: KnowledgeGraph) -> None:
+    with pytest.raises(TypeError, match="str"):
+        graph.list_entities(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="int"):
+        graph.list_relationships(from_id="7")  # type: ignore[arg-type]
+
+
+def test_times_that_are_none_are_refused(graph: KnowledgeGraph) -> None:
+    with pytest.raises(TypeError, match="datetime"):
+        graph.delete_file_snapshots(before=date(2026, 1, 2))  # type: ignore[arg-type]
+    east = timezone(timedelta(hours=2))
+    for edge in (datetime(1, 1, 1, tzinfo=east), "9999-12-31T23:59:59-02:00"):
+        with pytest.raises(ValueError, match="years 1 to 9999"):
+            graph.delete_file_snapshots(before=edge)
 
 
 def test_limits_are_numbers(graph: KnowledgeGraph) -> None:

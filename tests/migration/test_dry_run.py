@@ -1,15 +1,17 @@
 """The dry run: it says which rows a run will refuse, and why; no others, and none is missing."""
 
+import os
 import sqlite3
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import TargetError
 from kgcore.migration import runs
 from kgcore.migration.dry_run import DryRun, dry_run
@@ -426,3 +428,42 @@ def dry_run_without_target(place: Workplace, source: Path) -> DryRun:
         return dry_run(prepared)
     finally:
         runs.release_source(prepared)
+
+
+STRANGE_NAMES = """
+    CREATE TABLE "T x" (note INTEGER, Id INTEGER PRIMARY KEY, "My Col" INTEGER, Wild REAL);
+    INSERT INTO "T x" VALUES (100, 5, 'x', 9e999), (200, 8, 2, -9e999);
+"""
+
+
+@pytest.mark.parametrize("names", ["keep", "snake"])
+def test_what_a_type_rests_on_is_told_whatever_the_names(
+    monkeypatch: pytest.MonkeyPatch,
+    place: Workplace,
+    tmp_path: Path,
+    names: Literal["keep", "snake"],
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # As on macOS.
+    source = script_file(tmp_path / "t.db", STRANGE_NAMES)
+    prepared = runs.prepare(source, place.data_dir, Options(only=("*",), names=names))
+    (table,) = dry_run(prepared).tables.values()
+    runs.release_source(prepared)
+    assert table.ids == (5, 8)
+    key, note, mixed, real = table.to_json()["evidence"].values()
+    assert (key["declared"], key["min"], key["max"]) == ("INTEGER", 5, 8)
+    assert (note["min"], note["why"]) == (100, None)
+    assert mixed["storage"] == {"integer": 1, "text": 1}
+    assert "1 value is no integer" in mixed["why"]
+    assert (real["declared"], real["min"], real["max"]) == ("REAL", "-inf", "inf")
+
+
+def test_a_target_that_gives_no_connection_gives_no_sample(
+    postgres: Database, place: Workplace, tmp_path: Path
+) -> None:
+    source = script_file(tmp_path / "t.db", STRANGE_NAMES)
+    prepared = runs.prepare(source, place.data_dir, Options(only=("*",)))
+    with PostgreSQLBackend(**postgres.parameters, pool_size=1, max_overflow=0) as backend:
+        pool = backend.pool
+    found = dry_run(prepared, pool=pool)
+    runs.release_source(prepared)
+    assert found.estimate.basis.startswith("rates of a benchmark, not of this target: ")

@@ -220,3 +220,19 @@ def test_a_large_integer_among_reals_is_for_the_careful_lane(
     else:
         with pytest.raises(extract.UnreadableError):
             extract.read_arrow(path, planned, planned.chunks[0])
+
+
+def test_a_name_with_large_letters_is_guarded_as_any(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, Number NUMERIC);"
+            f"INSERT INTO t (Number) VALUES (1.5), ({2**53 + 1})"
+        )
+    with closing(extract.open_snapshot(path)) as connection:
+        (planned,) = plan(connection, Options(only=("t",))).tables
+    key, column = planned.table.columns
+    columns = (key, replace(column, kind=Kind.REAL))
+    planned = replace(planned, table=replace(planned.table, columns=columns))
+    with pytest.raises(extract.UnreadableError):
+        extract.read_arrow(path, planned, planned.chunks[0])

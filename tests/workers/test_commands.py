@@ -9,12 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import psutil
+import pytest
 import redis
 
 from tests.migration.comparer import COLUMNS, differences
 from tests.migration.graphs import entity, relationship, small_graph, write_graph
 from tests.servers import Database
 from tests.workers.kg import Kg, wait_for
+from workers.cli.doctor import sqlite_finding
 
 COUNTS = {"source_rows", "loaded_rows", "rejected_rows", "verified_rows", "mismatched_rows"}
 
@@ -237,12 +239,22 @@ def test_detached_then_followed_by_progress_alone(
     assert differences(source, postgres.connect()) == []
 
 
+@pytest.mark.parametrize(
+    ("version", "ok"), [("3.36.0", False), ("3.37.0", True), ("3.100.1", True), ("4.0", True)]
+)
+def test_doctor_knows_the_oldest_sqlite(version: str, ok: bool) -> None:
+    found = sqlite_finding(version)
+    assert found.ok is ok
+    assert ("3.37 or newer" in found.mend) is not ok
+
+
 def test_doctor_names_each_fault_with_its_mend(kg: Kg, tmp_path: Path) -> None:
     found = kg("doctor", "--json")
     assert found.code == 1
     checks = {check["name"]: check for check in found.json}
     assert checks["target"]["ok"]
     assert checks["broker"]["ok"]
+    assert checks["sqlite"]["found"] == f"SQLite {sqlite3.sqlite_version}"
     assert not checks["workers"]["ok"]
     assert "kg worker" in checks["workers"]["mend"]
     wrong = Kg(

@@ -14,6 +14,7 @@ from kgcore.config import Settings, load_settings
 from kgcore.errors import KGError, SettingsError, TargetError
 from kgcore.migration import runs
 from kgcore.migration.model import PROTOCOL, Options
+from kgcore.schema import OLDEST_SQLITE
 from workers.announce import Announcement, announcements, fitting, unserved
 from workers.cli.context import target
 from workers.cli.grants import show_grants
@@ -109,6 +110,7 @@ def _examine(source: Path | None) -> Iterator[Finding]:
         yield Finding("settings", ok=False, found=error.message, mend=error.hint)
         return
     yield Finding("settings", ok=True, found=f"data directory {settings.kg_data_dir}")
+    yield sqlite_finding(sqlite3.sqlite_version)
     yield from _target(settings)
     broker = _finding("broker", lambda: _broker(settings))
     yield broker
@@ -116,6 +118,17 @@ def _examine(source: Path | None) -> Iterator[Finding]:
         yield from _workers(settings)
     if source is not None:
         yield _finding("source", lambda: _source(source, settings))
+
+
+def sqlite_finding(version: str) -> Finding:
+    """Return whether Python's own SQLite, of this version, is new enough."""
+    ok = _parts(version) >= _parts(OLDEST_SQLITE)
+    mend = f"{OLDEST_SQLITE} or newer is needed: take a Python that was built with one"
+    return Finding("sqlite", ok=ok, found=f"SQLite {version}", mend="" if ok else mend)
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _finding(name: str, examine: Callable[[], str]) -> Finding:

@@ -47,18 +47,10 @@ def _overview(prediction: DryRun) -> Table:
             size(item.bytes),
             str(len(item.plan)),
             f"{each:,}",
-            _ids(item),
+            "" if item.ids is None else "{} … {}".format(*item.ids),
             f"{item.rejected_rows:,}",
         )
     return shown
-
-
-def _ids(item: PredictedTable) -> str:
-    """Return from where to where the table's ids go, or its rows are counted."""
-    key = next(iter(item.columns.values()), None)
-    if key is None or key.low is None or key.declared.upper() != "INTEGER":
-        return f"0 … {item.rows - 1}" if item.rows else ""
-    return f"{key.low} … {key.high}"
 
 
 def _show_columns(name: str, table: PredictedTable) -> None:

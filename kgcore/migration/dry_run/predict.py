@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import dataclass
 
 from kgcore.backends import ConnectionPool
 from kgcore.migration.dry_run.findings import finding
@@ -26,11 +27,20 @@ from kgcore.migration.runs import Prepared, Watch
 from kgcore.migration.stages import extract
 from kgcore.model import Kind, Table
 from kgcore.schema import quoted
+from kgcore.schema.translate.sql import fold_ascii
 
 _NO_REPAIRS = Repairs()
 
 # A chunk is held in memory twice; more threads than this read no faster.
 _MOST_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """A column's type in the file, and its declaration as notes about it have it."""
+
+    type: str = ""
+    ddl: str = ""
 
 
 def dry_run(
@@ -68,7 +78,7 @@ def _scan_all(prepared: Prepared, chosen: Repairs, watch: Watch | None) -> dict[
     total = sum(item.rows for item in prepared.tables)
     waiting = [(item.written, chunk) for item in prepared.tables for chunk in item.chunks]
     waiting.reverse()
-    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    threads = min(_cores(), _MOST_THREADS)
     done = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="kg-scan") as executor:
 
@@ -92,6 +102,13 @@ def _scan_all(prepared: Prepared, chosen: Repairs, watch: Watch | None) -> dict[
     return found
 
 
+def _cores() -> int:
+    """Return how many cores this process may use, as far as the system tells: macOS does not."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _predicted(
     item: PlannedTable,
     scanned: Scanned,
@@ -101,10 +118,12 @@ def _predicted(
     saving = scanned.tally.saving.copy()
     for name in chosen.names:
         saving.pop(name, None)
+    key = scanned.columns.get(item.table.key.name, ColumnSeen())
     return PredictedTable(
         item.rows,
         scanned.bytes,
         item.chunks,
+        None if key.low is None or key.high is None else (int(key.low), int(key.high)),
         columns,
         _rejects(item.table, scanned.tally),
         proposals(item.table.name, saving),
@@ -134,7 +153,7 @@ def _evidence(
     """Return each column's type with what it rests on."""
     declared = _declared(connection, item)
     why = {
-        note.ddl.split(" ")[0]: note.why
+        note.ddl: note.why
         for note in prepared.not_carried_over
         if note.table == item.table.name and note.object == "type"
     }
@@ -145,19 +164,22 @@ def _evidence(
         seen = scanned.columns.get(column.name, ColumnSeen())
         found[column.name] = PredictedColumn(
             column.kind,
-            declared.get(read, ""),
+            declared.get(read, _Declared()).type,
             dict(seen.storage.most_common()),
             seen.low,
             seen.high,
             dict(seen.zones.most_common()),
-            why.get(column.name),
+            why.get(declared.get(read, _Declared()).ddl),
         )
     return found
 
 
-def _declared(connection: sqlite3.Connection, item: PlannedTable) -> dict[str, str]:
-    """Return the declared types by what SQLite is asked for the columns."""
+def _declared(connection: sqlite3.Connection, item: PlannedTable) -> dict[str, _Declared]:
+    """Return what is declared by what SQLite is asked for the columns: names in small letters."""
     if not item.source.table:
         return {}
     rows = connection.execute(f"PRAGMA table_xinfo({quoted(item.source.table)})")
-    return {quoted(name): declared for _, name, declared, *_ in rows}
+    return {
+        quoted(fold_ascii(name)): _Declared(declared, f"{name} {declared}".strip())
+        for _, name, declared, *_ in rows
+    }

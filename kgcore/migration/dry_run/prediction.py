@@ -1,5 +1,6 @@
 """Prediction: what a run would do, as data and as the object of ``kg migrate --dry-run --json``."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -71,20 +72,29 @@ class PredictedColumn:
             "type": self.type,
             "declared": self.declared,
             "storage": dict(self.storage),
-            "min": self.low,
-            "max": self.high,
+            "min": _json_number(self.low),
+            "max": _json_number(self.high),
             "zones": dict(self.zones or {}),
             "why": self.why,
         }
 
 
+def _json_number(value: float | None) -> float | str | None:
+    """Return what JSON has no number for as text: ``inf``, ``-inf``, ``nan``."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class PredictedTable:
-    """What would become of a table. ``bytes`` are those of its values, as they are read."""
+    """What would become of a table. ``bytes`` are those of its values, as they are read.
+
+    ``ids`` are the lowest and the highest of what its rows are told apart by; None without rows.
+    """
 
     rows: int
     bytes: int
     plan: tuple[Chunk, ...]
+    ids: tuple[int, int] | None
     columns: Mapping[str, PredictedColumn]
     rejects: tuple[PredictedReject, ...]
     proposals: tuple[Proposal, ...] = ()

@@ -16,6 +16,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import SQL, Identifier, Literal
 
 from kgcore.backends import ConnectionPool
+from kgcore.errors import KGError
 from kgcore.migration import lanes
 from kgcore.migration.ledger import transaction
 from kgcore.migration.model import Chunk, PlannedTable
@@ -63,7 +64,7 @@ def estimate(pool: ConnectionPool | None, prepared: Prepared, repairs: Repairs) 
                 if planned.rows
             ]
             cursor.execute("ROLLBACK TO SAVEPOINT kg_sample")
-    except psycopg2.Error as error:
+    except (psycopg2.Error, KGError) as error:
         return _by_constants(prepared, " ".join(str(error).split()) or type(error).__name__)
     rows = sum(item.rows for item in tried)
     began = sum(prepared.seconds.values())

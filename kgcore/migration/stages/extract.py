@@ -21,6 +21,7 @@ from adbc_driver_sqlite import dbapi
 from kgcore.migration.model import Chunk, InvalidText, PlannedTable, RawRow
 from kgcore.model import Kind
 from kgcore.schema import quoted
+from kgcore.schema.translate.sql import fold_ascii
 
 #: A row of the careful lane. Text that is not UTF-8 comes as :class:`InvalidText`.
 Row = tuple[Any, ...]
@@ -105,7 +106,9 @@ def _guarded(path: Path, planned: PlannedTable) -> PlannedTable:
 
 @lru_cache(maxsize=256)
 def kept_kinds(path: Path, table: str) -> Mapping[str, Kind | None]:
-    """Return by quoted name the kind that SQLite makes of a column's numbers, if it is but one.
+    """Return the kind that SQLite makes of a column's numbers, if it is but one.
+
+    They come by what SQLite is asked for: the name with small letters, quoted.
 
     A declared type of text makes text of them, one of REAL makes reals of integers. See
     https://www.sqlite.org/datatype3.html, 3.1.
@@ -115,7 +118,7 @@ def kept_kinds(path: Path, table: str) -> Mapping[str, Kind | None]:
         declared = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
     finally:
         connection.close()
-    return {quoted(row[1]): _kept_kind(row[2].upper()) for row in declared}
+    return {quoted(fold_ascii(row[1])): _kept_kind(row[2].upper()) for row in declared}
 
 
 def _kept_kind(declared: str) -> Kind | None:
