@@ -20,7 +20,7 @@ KINDS: Mapping[str, frozenset[Stage]] = {
 _KIND_OF = {stage: kind for kind, stages in KINDS.items() for stage in stages}
 
 
-# Once in so many times a worker asks its queues the other way round.
+# One in so many messages is taken with the queues asked the other way round.
 _TURN_ROUND = 16
 
 
@@ -35,12 +35,17 @@ class InOrderOfKinds(priority_cycle):  # type: ignore[misc]  # kombu has no type
 
     def __init__(self, it: list[str] | None = None) -> None:
         super().__init__(it)
-        self._asked = 0
+        self._taken = 0
 
     def consume(self, n: int) -> list[str]:
         """Return the first ``n`` queues, in the order in which they are to be asked."""
-        self._asked += 1
-        return sorted(self.items[:n], key=_place, reverse=self._asked % _TURN_ROUND == 0)
+        last_first = self._taken % _TURN_ROUND == _TURN_ROUND - 1
+        return sorted(self.items[:n], key=_place, reverse=last_first)
+
+    def rotate(self, last_used: str) -> str:
+        """Note that a message was taken."""
+        self._taken += 1
+        return last_used
 
 
 def _place(queue: str) -> int:

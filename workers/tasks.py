@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 _resting: Timer | None = None
 
+# The numbers that a step can have: the rest of 64 bits tells its lock from others.
+_STEP_IDS = range(1, 2**48)
+_EPOCHS = range(1, 2**31)
 # A step, its lease and the ledger: never more connections than this of one process.
 _POOL_SIZE = 1
 _POOL_OVERFLOW = 2
@@ -51,7 +54,13 @@ _IDLE_SECONDS = 5.0
 def do_step(run_id: object, step_id: object, epoch: object) -> None:
     """Do a step of a run, if the ledger says that there is something to do."""
     # A message may come from anyone who reaches the broker.
-    if not (isinstance(run_id, str) and isinstance(step_id, int) and isinstance(epoch, int)):
+    if not (
+        isinstance(run_id, str)
+        and isinstance(step_id, int)
+        and isinstance(epoch, int)
+        and step_id in _STEP_IDS
+        and epoch in _EPOCHS
+    ):
         _log.warning("a message that is no step was thrown away")
         return
     _stay_awake()
