@@ -14,7 +14,7 @@ from kgcore.migration.model import MIN_ID, Chunk, Options, Origin, PlannedTable,
 from kgcore.migration.pipeline import planned_steps, unlocked
 from kgcore.migration.stages import plan as stage
 from kgcore.migration.stages.plan import chunks, plan
-from kgcore.model import ForeignKey, Kind
+from kgcore.model import ForeignKey
 from kgcore.schema import TABLES, sqlite_ddl
 
 KEYS = Origin("t", ("id",))
@@ -154,16 +154,6 @@ def test_a_table_may_have_as_many_columns_as_postgres_takes() -> None:
     connection.execute("INSERT INTO wide (c7) VALUES ('x')")
     (planned,) = plan(connection, Options(only=("wide",))).tables
     assert planned.rows == 1
-
-
-def test_long_text_among_numbers_is_weighed() -> None:
-    connection = graph("CREATE TABLE t (id INTEGER PRIMARY KEY, x REAL)")
-    connection.executemany(
-        "INSERT INTO t (x) VALUES (?)", [(1.5,)] * 21 + [("x" * 10**6,)] * 20 + [(2.5,)]
-    )
-    (planned,) = plan(connection, Options(only=("t",))).tables
-    assert planned.table.columns[1].kind is Kind.REAL
-    assert [chunk.rows for chunk in planned.chunks] == [21, 11, 10]
 
 
 def test_places_of_integer_keys_in_utf_16() -> None:

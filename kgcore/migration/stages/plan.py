@@ -14,7 +14,7 @@ from typing import Any
 from kgcore.errors import SourceError
 from kgcore.migration import ids
 from kgcore.migration.model import MAX_ID, MIN_ID, Chunk, Options, Origin, PlannedTable
-from kgcore.model import INTEGERS, Kind, NotCarriedOver, Table
+from kgcore.model import Kind, NotCarriedOver, Table
 from kgcore.schema import TABLES, quoted
 from kgcore.schema.translate.choice import choose, is_left_out
 from kgcore.schema.translate.inspect import ROW_IDS, read_schema
@@ -28,10 +28,8 @@ from kgcore.schema.translate.values import look, unreadable
 #: far below 300 MB whatever is in the file; a single row may weigh more.
 CHUNK_BYTES = 16 * 2**20
 
-# SQL for the bytes of a value; of numbers there are few.
-_BYTES = "length(CAST({0} AS BLOB))"
-_LONG_ONLY = f"iif(typeof({{0}}) IN ('text', 'blob'), {_BYTES}, 0)"
-_NUMBERS = INTEGERS | {Kind.REAL, Kind.NUMERIC, Kind.BOOLEAN}
+# To weigh the others as well takes as long again; long text there is refused, not stored.
+_HEAVY = frozenset({Kind.TEXT, Kind.JSON, Kind.BLOB})
 
 _GRAPH = {table.name: table for table in TABLES}
 
@@ -136,31 +134,26 @@ def _light_on_average(
 
 
 def _sums(weighed: Sequence[str]) -> str:
-    return f"SELECT {', '.join(f'sum({weight})' for weight in weighed)}"
+    """Return a SELECT of the bytes in these columns.
+
+    Of text SQLite would count the letters; as a BLOB its bytes are known without. One sum of all is
+    the quickest, but no expression may be too long.
+    """
+    values = [f"ifnull(length(CAST({read} AS BLOB)), 0)" for read in weighed] or ["0"]
+    parts = (" + ".join(values[at : at + 100]) for at in range(0, len(values), 100))
+    return f"SELECT {', '.join(f'sum({part})' for part in parts)}"
 
 
 def _weight(connection: sqlite3.Connection, query: str, bounds: tuple[int, ...] = ()) -> int:
     return sum(found or 0 for found in connection.execute(query, bounds).fetchone())
 
 
-def _weighed(table: Table, origin: Origin) -> list[str]:
-    """Return for each column the bytes of its value.
-
-    Of text SQLite would count the letters; as a BLOB its bytes are known without. In columns of
-    numbers there may be text all the same.
-    """
-    return [
-        (_LONG_ONLY if column.kind in _NUMBERS else _BYTES).format(read)
-        for column, read in zip(table.columns, origin.reads, strict=True)
-        if column is not table.key
-    ] or ["0"]
-
-
 def _planned(
     connection: sqlite3.Connection, table: Table, origin: Origin, rows: int, chunk_rows: int
 ) -> PlannedTable:
     try:
-        weighed = _weighed(table, origin)
+        pairs = zip(table.columns, origin.reads, strict=True)
+        weighed = [read for column, read in pairs if column.kind in _HEAVY]
         if origin.order and rows:
             chunk_rows = _light_on_average(connection, origin, rows, chunk_rows, weighed)
         whole = chunks(connection, origin, rows, chunk_rows)
