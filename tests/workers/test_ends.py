@@ -33,6 +33,34 @@ def test_without_workers_the_command_says_so_at_once(kg: Kg, tmp_path: Path) -> 
     assert "--local-workers" in hint
 
 
+@pytest.mark.parametrize(
+    ("change", "message", "mend"),
+    [
+        (r"//[^/]*@([^/:]+:\d+)", "Redis refused the login", "correct the password"),
+        (r"@([^/]+)/", "Redis can't be reached", "correct KG_REDIS_URL"),
+    ],
+    ids=["password", "address"],
+)
+def test_a_broker_that_can_not_be_used_is_named_at_once(
+    change: str, message: str, mend: str, kg: Kg, postgres: Database, tmp_path: Path
+) -> None:
+    given = kg.environment["KG_REDIS_URL"]
+    wrong = {"password": r"//:not-it@\1", "address": "@127.0.0.1:1/"}
+    url = re.sub(change, wrong["password" if "login" in message else "address"], given)
+    assert url != given
+    began = time.monotonic()
+    done = Kg(kg.environment | {"KG_REDIS_URL": url}, kg.directory)(
+        "migrate", small_graph(tmp_path / "graph.db")
+    )
+    assert time.monotonic() - began < 15
+    assert done.code == 1
+    error, hint = done.err.strip().splitlines()[-2:]
+    assert error.startswith(f"error: {message}")
+    assert mend in hint
+    assert "not-it" not in done.err + done.out
+    assert postgres.rows("SELECT to_regnamespace('kg_migration')") == [(None,)]
+
+
 def test_cancel(kg: Kg, postgres: Database, tmp_path: Path) -> None:
     source = small_graph(tmp_path / "graph.db")
     with kg.workers(1) as workers:
