@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from kgcore.backends import PostgreSQLBackend, backend_from_settings
 from kgcore.backends.replicas import end_of_records
 from kgcore.config import load_settings, parse_address
-from kgcore.errors import SettingsError
+from kgcore.errors import SettingsError, TargetError
 from kgcore.graph import KnowledgeGraph
+from kgcore.migration import runs
+from kgcore.migration.model import Options
 from tests.conftest import unavailable
 from tests.replica import ReplicaServer
 from tests.servers import FAST, Database, launcher, server_directory
@@ -104,6 +106,15 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
 def fault_of(backend: PostgreSQLBackend) -> str:
     ((_, stats),) = backend.replica_stats().items()
     return stats.fault
+
+
+def test_a_migration_refuses_a_standby_as_its_target(replica: ReplicaServer) -> None:
+    with (
+        backend_of(replica) as target,
+        pytest.raises(TargetError, match="the server is a standby") as caught,
+    ):
+        runs.check_target(target.pool, Options())
+    assert "primary" in caught.value.hint
 
 
 def test_reads_go_to_the_replica_and_all_else_to_the_primary(backend: PostgreSQLBackend) -> None:
