@@ -11,15 +11,13 @@ from typing import cast
 import psycopg2
 import redis
 from psycopg2 import errors
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from kgcore.errors import KGError
+from workers.progress.broker import impatient_client
 
 _log = logging.getLogger(__name__)
 
 _EXPIRES_SECONDS = 60
-_TIMEOUT_SECONDS = 2.0
 _LENGTH = 500
 
 
@@ -27,13 +25,7 @@ class Troubles:
     """The troubles of all runs on one Redis. Never raises for Redis's sake."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = impatient_client(url)
 
     def close(self) -> None:
         """Close the connections."""

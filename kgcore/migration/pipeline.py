@@ -9,9 +9,9 @@ No other file knows either; how the work of each stage is done stands in ``work`
                 index(R) ───────┘  for each R that T refers to
 
 R's key comes before T's, too. Tables that refer to each other in a circle take turns, and are
-verified after the last of them. Where T has neither foreign keys nor
-checks, verify(T) follows index(T), because key(T) takes no row away. Where placeholders were asked
-for, it also waits for key(C) of each C that refers to T.
+verified after the last of them. Where T has neither foreign keys nor checks, verify(T) follows
+index(T), because key(T) takes no row away. Where placeholders were asked for, it also waits for
+key(C) of each C that refers to T.
 
 A step runs in one transaction that also records it as done. Whatever happens to a worker, the
 ledger and the tables agree.

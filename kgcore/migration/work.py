@@ -115,10 +115,10 @@ def _reject(
     if not refusals:
         return
     planned = run.tables[step.table].written
-    ids = [refusal.row_id for refusal in refusals]
+    row_ids = [refusal.row_id for refusal in refusals]
     accepted = choose(run.options.repairs).accepting(step.table, refusals)
     with place.held(run) as source:
-        rows = extract.read_raw(source, planned, ids)
+        rows = extract.read_raw(source, planned, row_ids)
         ledger.record_rejects(cursor, step.step_id, step.table, refusals, rows, accepted)
     related.note_accepted(cursor, run, step.step_id, step.table, accepted)
 
@@ -126,7 +126,7 @@ def _reject(
 def _reject_with_children(
     cursor: Cursor, place: Workplace, run: Run, step: Step, refusals: Sequence[Refusal]
 ) -> None:
-    """Set rows aside, and with them all of other tables that hang on them by keys that stand.
+    """Set rows aside, and before them all of other tables that hang on them by keys that stand.
 
     That is so where tables refer to each other in a circle: the keys of one must be the first. Its
     rows would be taken away unsaid, or keep these from being removed.
@@ -168,7 +168,7 @@ def _all_of(step: Step, rows: int) -> int:
 
 
 def _local(place: Workplace, run: Run) -> Path:
-    """Return the path of the source that :func:`_source_kept` keeps."""
+    """Return the path of the source, which is kept on this machine while the step is done."""
     with place.held(run) as path:
         return path
 

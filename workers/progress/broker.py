@@ -1,12 +1,29 @@
-"""What kombu and redis raise where the broker can't be used, and how that is said."""
+"""Redis beside the work: a client that gives up soon, and how it is said that it can't be used."""
 
 import redis
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from kgcore.errors import BrokerError
 
 #: By which kombu and redis say that the broker can't be used.
 BROKER_ERRORS = (redis.RedisError, OperationalError, ConnectionError)
+
+
+# A step must not wait long for a Redis that is gone: the ledger has its result.
+_TIMEOUT_SECONDS = 2.0
+
+
+def impatient_client(url: str) -> redis.Redis:
+    """Return a client that tries once: its user has better things to do, or may ask again."""
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=_TIMEOUT_SECONDS,
+        socket_connect_timeout=_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def unreachable(error: Exception) -> BrokerError:

@@ -5,15 +5,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from kgcore.backends import ConnectionPool
 from kgcore.errors import RunNotFoundError
 from kgcore.migration.model import Stage
 from kgcore.migration.pipeline import StepResult
 from workers.progress import scripts
-from workers.progress.broker import unreachable
+from workers.progress.broker import impatient_client, unreachable
 from workers.progress.shown import Progress, read_fields
 from workers.progress.view import View, from_ledger
 
@@ -21,22 +19,13 @@ _log = logging.getLogger(__name__)
 
 EXPIRES_SECONDS = 7 * 24 * 3600
 _EVENTS = 10_000
-# A step must not wait long for a Redis that is gone: the ledger has its result.
-_TIMEOUT_SECONDS = 2.0
 
 
 class Channel:
     """The progress channel of all runs on one Redis."""
 
     def __init__(self, url: str) -> None:
-        # One try: who writes progress has better things to do, who reads it may ask again.
-        self._redis = redis.Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis = impatient_client(url)
         self._count = self._redis.register_script(scripts.COUNT)
         self._build = self._redis.register_script(scripts.BUILD)
         self._fetch = self._redis.register_script(scripts.FETCH)
