@@ -5,9 +5,12 @@ import warnings
 from celery import Celery
 from celery.platforms import SecurityWarning
 
+from workers import transport
+
 # It warns root of pickles in the broker, of which none is read here.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
+transport.install()
 app = Celery(
     "jarvis-kg",
     include=[
