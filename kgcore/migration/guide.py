@@ -11,11 +11,10 @@ from typing import Any, Literal
 from kgcore.backends import ConnectionPool, PostgreSQLBackend
 from kgcore.config import load_settings
 from kgcore.errors import KGError
-from kgcore.migration import runs
+from kgcore.migration import new_run, sources
 from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.local import run_here, worker_name
-from kgcore.migration.model import Options, Stage
-from kgcore.migration.pipeline import StepResult
+from kgcore.migration.model import Options, Stage, StepResult
 from kgcore.migration.repairs import choose
 from kgcore.migration.reports import read_report
 from kgcore.migration.stages.report import Report
@@ -148,17 +147,17 @@ def migrate_to_postgresql(
         )
         say("[1/6] Connecting to databases...")
         with backend:
-            runs.check_target(backend.pool, options)
+            new_run.check_target(backend.pool, options)
             say("✓ Connected\n")
             data_dir = load_settings().kg_data_dir
-            prepared = runs.prepare(source, data_dir, options)
+            prepared = new_run.prepare(source, data_dir, options)
             _count(prepared, progress, say)
             if dry_run:
                 _predict(backend.pool, prepared, options, progress, say)
             else:
                 loading = _Loading(progress, say)
                 place = Workplace(backend.pool, data_dir, worker_name())
-                run = runs.start(backend.pool, prepared, options)
+                run = new_run.start(backend.pool, prepared, options)
                 progress.run_id = run.run_id
                 run_here(place, run, threads, loading.add)
                 report = read_report(backend.pool, run.run_id)
@@ -171,7 +170,7 @@ def migrate_to_postgresql(
     return progress
 
 
-def _count(prepared: runs.Prepared, progress: MigrationProgress, say: Say) -> None:
+def _count(prepared: new_run.Prepared, progress: MigrationProgress, say: Say) -> None:
     rows = {item.table.name: item.rows for item in prepared.tables}
     say("[2/6] Counting records...")
     for table, attribute, title, _ in _TABLES:
@@ -184,16 +183,16 @@ def _count(prepared: runs.Prepared, progress: MigrationProgress, say: Say) -> No
 
 def _predict(
     pool: ConnectionPool,
-    prepared: runs.Prepared,
+    prepared: new_run.Prepared,
     options: Options,
     progress: MigrationProgress,
     say: Say,
 ) -> None:
     try:
-        runs.check_tables(pool, prepared, options)
+        new_run.check_tables(pool, prepared, options)
         predicted = predict(prepared, choose(options.repairs), pool)
     finally:
-        runs.release_source(prepared)
+        sources.release(prepared.source)
     say("[Dry run] Every row was checked; nothing was changed")
     reasons = [
         f"{name}: {reject.rows:,} rows would be refused: {reject.column or 'row'}: {reject.reason}"
@@ -270,7 +269,7 @@ def _conclude(report: Report, progress: MigrationProgress, say: Say) -> None:
     if not report.is_done:
         say("✗ Migration failed; the live tables are as they were\n")
         return
-    runs.release_source(run)
+    sources.release(run.source)
     progress.finish()
     seconds = progress.elapsed_seconds
     say("✓ Data integrity verified\n")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from kgcore.migration import runs
-from kgcore.migration.model import Run, StepRef
-from kgcore.migration.pipeline import StepResult, run_step
+from kgcore.migration.model import Run, StepRef, StepResult
+from kgcore.migration.run_step import run_step
 from kgcore.migration.workplace import Workplace
 
 #: Called after each step that was done here.

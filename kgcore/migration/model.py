@@ -346,3 +346,18 @@ class Outcome:
     mismatched: int = 0
     mismatched_ids: tuple[int, ...] = ()
     lane: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What became of a step. ``outcome`` is None where there was nothing for this worker to do.
+
+    ``dispatch`` are the steps to send now: those it made ready, or itself to be tried again.
+    ``state`` is the run's state afterwards, where this step ended it.
+    """
+
+    worker: str
+    outcome: Outcome | None = None
+    step: Step | None = None
+    dispatch: tuple[StepRef, ...] = ()
+    state: RunState | None = None

@@ -16,7 +16,7 @@ from kgcore.backends.replicas import end_of_records
 from kgcore.config import load_settings, parse_address
 from kgcore.errors import SettingsError, TargetError
 from kgcore.graph import KnowledgeGraph
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.model import Options
 from tests.conftest import unavailable
 from tests.replica import ReplicaServer
@@ -113,7 +113,7 @@ def test_a_migration_refuses_a_standby_as_its_target(replica: ReplicaServer) -> 
         backend_of(replica) as target,
         pytest.raises(TargetError, match="the server is a standby") as caught,
     ):
-        runs.check_target(target.pool, Options())
+        new_run.check_target(target.pool, Options())
     assert "primary" in caught.value.hint
 
 

@@ -7,7 +7,7 @@ import pytest
 from kgcore.errors import SettingsError
 from kgcore.migration import ledger, runs
 from kgcore.migration.model import Options, Run, Stage, StepRef
-from kgcore.migration.pipeline import run_step
+from kgcore.migration.run_step import run_step
 from kgcore.migration.workplace import Workplace
 from tests.faults.scene import Scene
 

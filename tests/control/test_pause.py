@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from kgcore.errors import RunError, TargetBusyError
-from kgcore.migration import pause, runs
+from kgcore.migration import new_run, pause, runs
 from kgcore.migration.model import Options, RunState
 from tests.faults.holds import INDEX, LOAD
 from tests.faults.scene import Scene, kill
@@ -110,7 +110,7 @@ def test_only_what_is_in_progress_is_paused_and_only_what_is_paused_goes_on(scen
         pause.unpause(pool, scene.run)
     pause.pause(pool, scene.run, at_once=False, waiting=lambda _: None)
     with pytest.raises(TargetBusyError, match="in progress"):
-        runs.check_target(pool, Options())
+        new_run.check_target(pool, Options())
     assert runs.ready(pool, scene.read_run()) == ()
     assert runs.sweep(pool, scene.run, grace_seconds=0.0) == runs.Swept()
     assert pause.unpause(pool, scene.run, max_workers=3)

@@ -19,9 +19,9 @@ import redis
 from celery import Celery
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.migration import ledger, runs
-from kgcore.migration.model import Options, Run, StepRef
-from kgcore.migration.pipeline import StepResult, run_step
+from kgcore.migration import ledger, new_run, runs
+from kgcore.migration.model import Options, Run, StepRef, StepResult
+from kgcore.migration.run_step import run_step
 from kgcore.migration.workplace import Workplace
 from tests.faults import holds
 from tests.migration.comparer import COLUMNS, differences
@@ -72,8 +72,8 @@ class Scene:
     def begin(self, **options: Any) -> None:
         """Write a run into the ledger and send nothing: `resume` or a message starts it."""
         chosen = Options(**{"chunk_rows": 50, "lease_seconds": 2.0} | options)
-        prepared = runs.prepare(self.source, self.data_dir, chosen)
-        self.run = runs.start(self.backend.pool, prepared, chosen).run_id
+        prepared = new_run.prepare(self.source, self.data_dir, chosen)
+        self.run = new_run.start(self.backend.pool, prepared, chosen).run_id
 
     @property
     def data_dir(self) -> Path:

@@ -8,9 +8,8 @@ import pytest
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import TargetBusyError, TargetUnreachableError
-from kgcore.migration import ledger, runs
-from kgcore.migration.model import Options, RunState, StepRef
-from kgcore.migration.pipeline import StepResult
+from kgcore.migration import ledger, new_run, runs
+from kgcore.migration.model import Options, RunState, StepRef, StepResult
 from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
 from tests.workers.kg import wait_for
@@ -173,7 +172,7 @@ def test_options_of_a_running_run_are_changed(scene: Scene) -> None:
 
 def test_a_run_whose_first_commit_has_no_answer_has_begun(scene: Scene) -> None:
     options = Options(chunk_rows=50)
-    prepared = runs.prepare(scene.source, scene.data_dir, options)
+    prepared = new_run.prepare(scene.source, scene.data_dir, options)
     with Proxy(scene.database.host, scene.database.port) as proxy:
         behind = scene.database.parameters | {"port": proxy.port}
         with PostgreSQLBackend(**behind, pool_size=1) as backend:
@@ -181,7 +180,7 @@ def test_a_run_whose_first_commit_has_no_answer_has_begun(scene: Scene) -> None:
                 cursor.execute("SELECT inet_client_port()")
                 (port,) = cursor.fetchone() or (0,)
             link = proxy.lose_answer(port, b"COMMIT\0")
-            scene.run = runs.start(backend.pool, prepared, options).run_id
+            scene.run = new_run.start(backend.pool, prepared, options).run_id
             assert link.lost.is_set()
     assert prepared.source.path.exists()
     scene.steps_here("load", "index", "key", "verify", "cutover")
@@ -190,15 +189,15 @@ def test_a_run_whose_first_commit_has_no_answer_has_begun(scene: Scene) -> None:
 
 def test_a_source_is_deleted_only_if_its_run_certainly_did_not_begin(scene: Scene) -> None:
     options = Options(chunk_rows=50)
-    prepared = runs.prepare(scene.source, scene.data_dir, options)
+    prepared = new_run.prepare(scene.source, scene.data_dir, options)
     nowhere = PostgreSQLBackend(**scene.database.parameters | {"database": "nowhere"})
     with pytest.raises(TargetUnreachableError):
-        runs.start(nowhere.pool, prepared, options)
+        new_run.start(nowhere.pool, prepared, options)
     assert prepared.source.path.exists()
     scene.begin()
-    other = runs.prepare(scene.source, scene.data_dir, options)
+    other = new_run.prepare(scene.source, scene.data_dir, options)
     with pytest.raises(TargetBusyError):
-        runs.start(scene.backend.pool, other, options)
+        new_run.start(scene.backend.pool, other, options)
     assert not other.source.path.exists()
 
 

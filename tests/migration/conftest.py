@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.local import run_here
 from kgcore.migration.model import Options
 from kgcore.migration.reports import read_report
@@ -37,8 +37,8 @@ def migrate(place: Workplace) -> Migrate:
 
     def migrate(source: Path, **options: Any) -> Report:
         chosen = Options(**{"chunk_rows": 50} | options)
-        prepared = runs.prepare(source, place.data_dir, chosen)
-        run = runs.start(place.pool, prepared, chosen)
+        prepared = new_run.prepare(source, place.data_dir, chosen)
+        run = new_run.start(place.pool, prepared, chosen)
         run_here(place, run, 2)
         return read_report(place.pool, run.run_id)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.dry_run import dry_run
 from kgcore.migration.model import Options
 from tests.migration.conftest import Migrate
@@ -36,7 +36,7 @@ def test_of_a_circle_all_that_hangs_on_a_refused_row_is_set_aside(
     # a3 → nothing; d2 → a3; c2 → d2; b2 → c2; a2 → b2
     lost = [("a", 2), ("a", 3), ("b", 2), ("c", 2), ("d", 2)]
     options = Options(only=("*",), max_rejects=5)
-    foretold = dry_run(runs.prepare(source, tmp_path / "data", options))
+    foretold = dry_run(new_run.prepare(source, tmp_path / "data", options))
     assert {name: table.rejected_rows for name, table in foretold.tables.items()} == {
         "a": 2,
         "b": 1,

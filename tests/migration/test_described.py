@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.migration import ledger, runs
+from kgcore.migration import ledger, new_run
 from kgcore.migration.model import Options
 from tests.servers import Database
 
@@ -20,8 +20,8 @@ def test_a_source_is_described_once_and_its_address_each_time(
         sqlite.executemany("INSERT INTO t VALUES (?, 'x')", ((f"key {n}",) for n in range(50)))
     options = Options(chunk_rows=1, only=("t",))
     with PostgreSQLBackend(**postgres.parameters, pool_size=1) as backend:
-        prepared = runs.prepare(path, tmp_path / "data", options)
-        run = runs.start(backend.pool, prepared, options)
+        prepared = new_run.prepare(path, tmp_path / "data", options)
+        run = new_run.start(backend.pool, prepared, options)
         with ledger.transaction(backend.pool) as cursor:
             first = ledger.read_run(cursor, run.run_id)
             ledger.set_address(cursor, run.run_id, "http://10.0.0.1:8765/secret")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import TargetError
-from kgcore.migration import runs
+from kgcore.migration import new_run, sources
 from kgcore.migration.dry_run import DryRun, dry_run
 from kgcore.migration.dry_run.scan import scan
 from kgcore.migration.model import Chunk, Options, Origin, PlannedTable
@@ -232,9 +232,9 @@ def script_file(path: Path, script: str) -> Path:
 def foretold(place: Workplace, source: Path, **options: Any) -> tuple[DryRun, list[Reject]]:
     """What a dry run says, and each row that it would refuse."""
     chosen = Options(**options)
-    prepared = runs.prepare(source, place.data_dir, chosen)
+    prepared = new_run.prepare(source, place.data_dir, chosen)
     found = dry_run(prepared, choose(chosen.repairs), place.pool)
-    runs.release_source(prepared)
+    sources.release(prepared.source)
     rejects = [
         (name, row_id, reject.column, reject.sqlstate)
         for name, table in found.tables.items()
@@ -350,9 +350,9 @@ def test_a_table_in_the_way_is_said_at_once(
     source = script_file(tmp_path / "t.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)")
     postgres.rows("CREATE TABLE t (id bigint); INSERT INTO t VALUES (1) RETURNING id")
     options = Options(only=("*",))
-    prepared = runs.prepare(source, place.data_dir, options)
+    prepared = new_run.prepare(source, place.data_dir, options)
     with pytest.raises(TargetError, match=r"rows in public\.t"):
-        runs.check_tables(place.pool, prepared, options)
+        new_run.check_tables(place.pool, prepared, options)
 
 
 def test_it_says_what_is_in_the_file_and_what_a_run_takes(
@@ -378,10 +378,10 @@ def test_it_says_what_is_in_the_file_and_what_a_run_takes(
         "INSERT INTO notes VALUES (7, 2, 5, 1), ('7', '1.5', -3, 'x'), ('a', NULL, NULL, 2);",
     )
     options = Options(chunk_rows=1_300)
-    prepared = runs.prepare(source, place.data_dir, options)
+    prepared = new_run.prepare(source, place.data_dir, options)
     seen: list[tuple[str, int, int]] = []
     found = dry_run(prepared, pool=place.pool, watch=lambda *so_far: seen.append(so_far))
-    runs.release_source(prepared)
+    sources.release(prepared.source)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     assert seen[-1] == ("check", found.rows, found.rows)
     tables = found.to_json()["tables"]
@@ -423,11 +423,11 @@ def test_it_says_what_is_in_the_file_and_what_a_run_takes(
 
 
 def dry_run_without_target(place: Workplace, source: Path) -> DryRun:
-    prepared = runs.prepare(source, place.data_dir, Options())
+    prepared = new_run.prepare(source, place.data_dir, Options())
     try:
         return dry_run(prepared)
     finally:
-        runs.release_source(prepared)
+        sources.release(prepared.source)
 
 
 STRANGE_NAMES = """
@@ -445,9 +445,9 @@ def test_what_a_type_rests_on_is_told_whatever_the_names(
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # As on macOS.
     source = script_file(tmp_path / "t.db", STRANGE_NAMES)
-    prepared = runs.prepare(source, place.data_dir, Options(only=("*",), names=names))
+    prepared = new_run.prepare(source, place.data_dir, Options(only=("*",), names=names))
     (table,) = dry_run(prepared).tables.values()
-    runs.release_source(prepared)
+    sources.release(prepared.source)
     assert table.ids == (5, 8)
     key, note, mixed, real = table.to_json()["evidence"].values()
     assert (key["declared"], key["min"], key["max"]) == ("INTEGER", 5, 8)
@@ -461,9 +461,9 @@ def test_a_target_that_gives_no_connection_gives_no_sample(
     postgres: Database, place: Workplace, tmp_path: Path
 ) -> None:
     source = script_file(tmp_path / "t.db", STRANGE_NAMES)
-    prepared = runs.prepare(source, place.data_dir, Options(only=("*",)))
+    prepared = new_run.prepare(source, place.data_dir, Options(only=("*",)))
     with PostgreSQLBackend(**postgres.parameters, pool_size=1, max_overflow=0) as backend:
         pool = backend.pool
     found = dry_run(prepared, pool=pool)
-    runs.release_source(prepared)
+    sources.release(prepared.source)
     assert found.estimate.basis.startswith("rates of a benchmark, not of this target: ")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kgcore.errors import SourceError
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.local import run_here
 from kgcore.migration.model import Options, RunState
 from kgcore.migration.reports import read_report
@@ -76,11 +76,11 @@ def test_other_ids_than_the_source_s_are_never_cut_over(
 ) -> None:
     """Whatever lanes and verification agree on: here the plan says that it was otherwise."""
     path = write_graph(tmp_path / "graph.db", entities=[entity(row_id) for row_id in IDS])
-    prepared = runs.prepare(path, place.data_dir, Options())
+    prepared = new_run.prepare(path, place.data_dir, Options())
     first, *others = prepared.tables
     assert first.id_sum is not None
     other = replace(first, id_sum=first.id_sum + 1)
-    run = runs.start(place.pool, replace(prepared, tables=(other, *others)), Options())
+    run = new_run.start(place.pool, replace(prepared, tables=(other, *others)), Options())
     run_here(place, run, 1)
     report = read_report(place.pool, run.run_id)
     assert report.run.state is RunState.MISMATCH
@@ -113,7 +113,7 @@ def test_ids_that_tell_no_rows_apart_are_refused_by_name(
         connection.executemany("INSERT INTO entities VALUES (?, ?, ?, ?, ?, ?)", rows)
         connection.commit()
     with pytest.raises(SourceError, match="the ids of table entities") as refused:
-        runs.prepare(path, tmp_path / "data", Options(chunk_rows=1))
+        new_run.prepare(path, tmp_path / "data", Options(chunk_rows=1))
     assert message in str(refused.value)
     query = refused.value.hint.partition("to see them: ")[2]
     with closing(sqlite3.connect(path)) as connection:
@@ -170,7 +170,7 @@ def test_what_the_graph_s_own_columns_do_not_take_over_is_listed(tmp_path: Path)
         " created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),"
         " metadata TEXT NOT NULL DEFAULT '{}'",
     )
-    notes = runs.prepare(path, tmp_path / "data", Options()).not_carried_over
+    notes = new_run.prepare(path, tmp_path / "data", Options()).not_carried_over
     assert {(note.table, note.object, note.ddl) for note in notes} == {
         ("file_snapshots", "default", "file_path VARCHAR(255) DEFAULT 'none'"),
         ("file_snapshots", "not null", "mission_id TEXT NOT NULL"),
@@ -245,11 +245,11 @@ def test_a_table_whose_columns_took_all_names_of_the_row_id(tmp_path: Path) -> N
     script = "CREATE TABLE t (rowid, _rowid_, oid); INSERT INTO t VALUES (1, 2, 3), (4, 5, 6);"
     path = file_of(tmp_path / "taken.db", script + "CREATE TABLE u (x)")
     with pytest.raises(SourceError, match="table t has columns rowid, _rowid_, oid") as refused:
-        runs.prepare(path, tmp_path / "data", Options(only=("*",), chunk_rows=1))
+        new_run.prepare(path, tmp_path / "data", Options(only=("*",), chunk_rows=1))
     assert "--exclude t" in refused.value.hint
-    runs.prepare(path, tmp_path / "data", Options(only=("*",), exclude=("t",)))
+    new_run.prepare(path, tmp_path / "data", Options(only=("*",), exclude=("t",)))
     file_of(path, script.replace("oid)", "oid INTEGER PRIMARY KEY)"))
-    runs.prepare(path, tmp_path / "data", Options(only=("*",), chunk_rows=1))
+    new_run.prepare(path, tmp_path / "data", Options(only=("*",), chunk_rows=1))
 
 
 def test_places_are_counted_in_the_collations_of_the_key(tmp_path: Path) -> None:
@@ -291,9 +291,9 @@ def test_a_file_that_lacks_its_last_bytes_is_refused(tmp_path: Path, cut: int) -
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     with pytest.raises(SourceError, match=f"it is cut off, {cut:,} bytes are missing"):
-        runs.prepare(path, tmp_path / "data", Options())
+        new_run.prepare(path, tmp_path / "data", Options())
     path.write_bytes(whole[:24] + bytes(8) + whole[32:-cut])  # Its header doesn't know its length.
     with pytest.raises(SourceError, match=f"it is cut off, {cut:,} bytes are missing"):
-        runs.prepare(path, tmp_path / "data", Options())
+        new_run.prepare(path, tmp_path / "data", Options())
     path.write_bytes(whole + b"\n")  # What stands behind the last page is none of the database.
-    assert runs.prepare(path, tmp_path / "data", Options()).tables[0].rows == 1
+    assert new_run.prepare(path, tmp_path / "data", Options()).tables[0].rows == 1

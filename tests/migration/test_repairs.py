@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kgcore.errors import SettingsError
-from kgcore.migration import runs
+from kgcore.migration import new_run, sources
 from kgcore.migration.dry_run import dry_run
 from kgcore.migration.local import run_here
 from kgcore.migration.model import InvalidText, Options, RunState
@@ -233,7 +233,7 @@ def test_without_repairs_each_is_a_reject_and_the_dry_run_proposes_them(
     assert report.run.state is RunState.REJECTED
     assert report.totals["rejected_rows"] == 9 + 3 + 1
     assert report.repairs == ()
-    prepared = runs.prepare(source, place.data_dir, Options())
+    prepared = new_run.prepare(source, place.data_dir, Options())
     found = dry_run(prepared)
     assert found.rejected_rows == report.totals["rejected_rows"]
     assert {(item.table, item.repair): item.rows for item in found.proposals} == {
@@ -249,7 +249,7 @@ def test_without_repairs_each_is_a_reject_and_the_dry_run_proposes_them(
         ("relationships", "drop-dangling"): 3,
     }
     chosen = dry_run(prepared, choose(["all"]))
-    runs.release_source(prepared)
+    sources.release(prepared.source)
     assert chosen.counted_rows == 1
     assert chosen.tables["entities"].rejected_rows == 2
     assert chosen.to_json()["repairs"] == []
@@ -267,7 +267,7 @@ def test_placeholders_are_proposed_where_entities_are_missing_alone(tmp_path: Pa
             INSERT INTO books VALUES (5, NULL), (NULL, 78), (NULL, 1);
         """,
     )
-    found = dry_run(runs.prepare(path, tmp_path / "data", Options()))
+    found = dry_run(new_run.prepare(path, tmp_path / "data", Options()))
     assert {(item.table, item.repair, item.rows) for item in found.proposals} == {
         ("relationships", "placeholder-entities", 1),
         ("relationships", "drop-dangling", 1),
@@ -297,8 +297,8 @@ def test_a_repaired_row_that_was_spoiled_is_a_mismatch(
 ) -> None:
     """Behind the pipeline's back a repaired value is changed: verification makes it anew."""
     options = Options(chunk_rows=20, repairs=("all",), max_rejects=1)
-    prepared = runs.prepare(broken(tmp_path / "graph.db"), place.data_dir, options)
-    run = runs.start(place.pool, prepared, options)
+    prepared = new_run.prepare(broken(tmp_path / "graph.db"), place.data_dir, options)
+    run = new_run.start(place.pool, prepared, options)
     postgres.rows(
         f"CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
         f" NEW.metadata := '{{}}'; RETURN NEW; END$$;"
@@ -319,8 +319,8 @@ def test_a_merge_into_the_wrong_row_is_a_mismatch(
     place: Workplace, postgres: Database, tmp_path: Path
 ) -> None:
     options = Options(chunk_rows=20, repairs=("all",), max_rejects=1)
-    prepared = runs.prepare(broken(tmp_path / "graph.db"), place.data_dir, options)
-    run = runs.start(place.pool, prepared, options)
+    prepared = new_run.prepare(broken(tmp_path / "graph.db"), place.data_dir, options)
+    run = new_run.start(place.pool, prepared, options)
     postgres.rows(
         "CREATE FUNCTION mislead() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
         " NEW.merged_into := 8; RETURN NEW; END$$;"

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kgcore.errors import SettingsError, SourceError, TargetError
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.dry_run import dry_run
 from kgcore.migration.model import Options
 from kgcore.migration.stages import extract
@@ -202,7 +202,7 @@ def test_what_is_not_carried_over_is_listed_with_its_ddl(
     assert report.to_json()["not_carried_over"][0].keys() == {"table", "object", "ddl", "why"}
     # A dry run says the same before anything is done.
     options = Options(only=("*",))
-    predicted = dry_run(runs.prepare(source, place.data_dir, options)).to_json()
+    predicted = dry_run(new_run.prepare(source, place.data_dir, options)).to_json()
     assert predicted["not_carried_over"] == report.to_json()["not_carried_over"]
     assert predicted["tables"]["loose"]["columns"] == {"x": "bigint", "rowid": "text"}
     assert predicted["totals"]["rejected_rows"] == 0
@@ -306,7 +306,7 @@ def test_names_that_can_not_be_are_refused(
 ) -> None:
     source = file_of(tmp_path / "names.db", script)
     with pytest.raises(SourceError, match=message):
-        runs.prepare(source, place.data_dir, Options(only=("*",), names=names))
+        new_run.prepare(source, place.data_dir, Options(only=("*",), names=names))
 
 
 def test_only_and_exclude(migrate: Migrate, postgres: Database, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_file_that_is_no_graph_is_migrated_only_if_asked(
 ) -> None:
     source = file_of(tmp_path / "other.db", "CREATE TABLE t (x)")
     with pytest.raises(SourceError, match="no table entities") as refused:
-        runs.prepare(source, place.data_dir, Options())
+        new_run.prepare(source, place.data_dir, Options())
     assert "--only '*'" in refused.value.hint
 
 
@@ -420,7 +420,7 @@ def test_row_ids_with_gaps_survive_the_freeze(place: Workplace, tmp_path: Path) 
         tmp_path / "gaps.db",
         "CREATE TABLE t (x TEXT); INSERT INTO t (rowid, x) VALUES (-5, 'a'), (7, 'b'), (1000, 'c')",
     )
-    prepared = runs.prepare(source, place.data_dir, Options(only=("*",)))
+    prepared = new_run.prepare(source, place.data_dir, Options(only=("*",)))
     (planned,) = prepared.tables
     (rows,) = extract.read_rows(prepared.source.path, planned, planned.chunks[0])
     assert rows == [(-5, "a"), (7, "b"), (1000, "c")]

@@ -8,7 +8,7 @@ import pytest
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import TargetError
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.model import Options, RunState
 from tests.migration.conftest import Migrate
 from tests.migration.graphs import small_graph
@@ -65,14 +65,14 @@ def test_a_target_that_can_t_be_used_is_refused_before_anything(
     with role(postgres, *statements) as backend:
         before = postgres.rows("SELECT oid, relname FROM pg_class ORDER BY 1")
         with pytest.raises(TargetError, match=message) as caught:
-            runs.check_target(backend.pool, Options())
+            new_run.check_target(backend.pool, Options())
         assert mend in caught.value.hint
         assert postgres.rows("SELECT oid, relname FROM pg_class ORDER BY 1") == before
 
 
 def test_an_ordinary_role_with_those_rights_is_enough(postgres: Database, tmp_path: Path) -> None:
     with role(postgres, *MAY_CREATE) as backend:
-        assert runs.check_target(backend.pool, Options()) == "public"
+        assert new_run.check_target(backend.pool, Options()) == "public"
 
 
 def test_tables_of_another_shape(

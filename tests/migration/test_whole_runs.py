@@ -10,7 +10,7 @@ import pytest
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import RunError, SourceError, TargetError
-from kgcore.migration import ledger, runs
+from kgcore.migration import ledger, new_run, runs
 from kgcore.migration.local import run_here
 from kgcore.migration.model import RESUMABLE, Options, RunState
 from kgcore.migration.reports import read_report
@@ -55,7 +55,7 @@ def test_each_server_version(version: str, postgres_servers: Any, tmp_path: Path
     ):
         place = Workplace(backend.pool, tmp_path / "data", "test")
         options = Options(chunk_rows=50)
-        run = runs.start(backend.pool, runs.prepare(source, place.data_dir, options), options)
+        run = new_run.start(backend.pool, new_run.prepare(source, place.data_dir, options), options)
         run_here(place, run, 2)
         assert read_report(backend.pool, run.run_id).is_done
         assert differences(source, database.connect()) == []
@@ -246,8 +246,8 @@ def test_a_difference_stops_the_run(
     """A row is changed in staging behind the pipeline's back, between load and verify."""
     source = small_graph(tmp_path / "graph.db")
     options = Options(chunk_rows=50)
-    prepared = runs.prepare(source, place.data_dir, options)
-    run = runs.start(place.pool, prepared, options)
+    prepared = new_run.prepare(source, place.data_dir, options)
+    run = new_run.start(place.pool, prepared, options)
     postgres.rows(
         f"CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
         f" NEW.hash := upper(NEW.hash); RETURN NEW; END';"
@@ -270,8 +270,8 @@ def test_cancel_leaves_nothing_but_the_ledger(
     place: Workplace, postgres: Database, tmp_path: Path
 ) -> None:
     options = Options(chunk_rows=50)
-    prepared = runs.prepare(small_graph(tmp_path / "graph.db"), place.data_dir, options)
-    run = runs.start(place.pool, prepared, options)
+    prepared = new_run.prepare(small_graph(tmp_path / "graph.db"), place.data_dir, options)
+    run = new_run.start(place.pool, prepared, options)
     assert runs.cancel(place.pool, run.run_id) is RunState.RUNNING
     run_here(place, run, 1)  # Messages that are still under way do nothing.
     assert RunState.CANCELLED not in RESUMABLE
@@ -284,11 +284,11 @@ def test_cancel_leaves_nothing_but_the_ledger(
 def test_a_second_run_into_the_same_tables_is_refused(place: Workplace, tmp_path: Path) -> None:
     source = small_graph(tmp_path / "graph.db")
     options = Options()
-    first = runs.start(place.pool, runs.prepare(source, place.data_dir, options), options)
+    first = new_run.start(place.pool, new_run.prepare(source, place.data_dir, options), options)
     with pytest.raises(TargetError, match=f"run {first.run_id} into schema public is in progress"):
-        runs.check_target(place.pool, options)
+        new_run.check_target(place.pool, options)
     runs.cancel(place.pool, first.run_id)
-    assert runs.check_target(place.pool, options) == "public"
+    assert new_run.check_target(place.pool, options) == "public"
 
 
 def test_extra_columns_and_tables_are_carried_over(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.migration import runs
-from kgcore.migration.model import Options, Run, StepRef
-from kgcore.migration.pipeline import StepResult, run_step
+from kgcore.migration import new_run, runs
+from kgcore.migration.model import Options, Run, StepRef, StepResult
 from kgcore.migration.roles import administrators_grants
+from kgcore.migration.run_step import run_step
 from kgcore.migration.workplace import Workplace
 from tests.servers import Database, PostgresConnection
 from tests.workers.kg import Kg
@@ -34,8 +34,8 @@ class TwoRoles:
         """Start a run as the owner."""
         named: dict[str, Any] = {"chunk_rows": 50, "worker_role": self.worker}
         chosen = Options(**named | options)
-        prepared = runs.prepare(source, self.owners.data_dir, chosen)
-        return runs.start(self.owners.pool, prepared, chosen)
+        prepared = new_run.prepare(source, self.owners.data_dir, chosen)
+        return new_run.start(self.owners.pool, prepared, chosen)
 
     def go_on(self, run: Run) -> list[tuple[str, StepResult]]:
         """Do all steps that can be done: load and verify steps as the worker role."""

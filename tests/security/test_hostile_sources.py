@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kgcore.errors import SourceError
-from kgcore.migration import runs
+from kgcore.migration import new_run, runs
 from kgcore.migration.model import Options, RunState
 from kgcore.migration.reports import read_report
 from kgcore.migration.stages.freeze import freeze
@@ -106,7 +106,7 @@ def test_what_a_schema_would_run_is_not_run(roles: TwoRoles, tmp_path: Path) -> 
 def test_a_schema_that_lies_is_refused(lie: str, tmp_path: Path) -> None:
     source = rewrite_schema(small_graph(tmp_path / "graph.db"), lie)
     with pytest.raises(SourceError) as caught:
-        runs.prepare(source, tmp_path / "data", Options())
+        new_run.prepare(source, tmp_path / "data", Options())
     assert caught.value.hint
     assert list((tmp_path / "data" / "sources").iterdir()) == []
 

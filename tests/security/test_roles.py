@@ -10,7 +10,7 @@ from psycopg2.errors import InsufficientPrivilege
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import TargetError
-from kgcore.migration import ledger, runs
+from kgcore.migration import ledger, new_run, runs
 from kgcore.migration.model import Options, RunState
 from kgcore.migration.reports import read_report
 from tests.migration.comparer import differences
@@ -206,18 +206,18 @@ def test_the_owner_ends_connections_of_workers_that_hang(roles: TwoRoles, tmp_pa
 def test_what_is_missing_is_said_before_a_run_begins(postgres: Database) -> None:
     with PostgreSQLBackend(**postgres.parameters) as backend:
         with pytest.raises(TargetError, match="there is no such role") as caught:
-            runs.check_target(backend.pool, Options(worker_role="no such role"))
+            new_run.check_target(backend.pool, Options(worker_role="no such role"))
         assert 'CREATE ROLE "no such role" LOGIN' in caught.value.hint
-        assert runs.check_target(backend.pool, Options(worker_role=postgres.user)) == "public"
+        assert new_run.check_target(backend.pool, Options(worker_role=postgres.user)) == "public"
 
 
 def test_an_owner_that_may_not_end_the_workers_connections_is_told(roles: TwoRoles) -> None:
     names = ('"' + name.replace('"', '""') + '"' for name in (roles.worker, roles.owner))
     roles.database.rows("REVOKE {} FROM {}".format(*names))
     with pytest.raises(TargetError, match="may not end the connections") as caught:
-        runs.check_target(roles.owners.pool, Options(worker_role=roles.worker))
+        new_run.check_target(roles.owners.pool, Options(worker_role=roles.worker))
     roles.database.rows(caught.value.hint.partition(": ")[2])
-    runs.check_target(roles.owners.pool, Options(worker_role=roles.worker))
+    new_run.check_target(roles.owners.pool, Options(worker_role=roles.worker))
 
 
 def test_doctor_prints_what_sets_the_roles_up(kg: Kg, postgres: Database) -> None:

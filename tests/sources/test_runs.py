@@ -9,7 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import TargetError
-from kgcore.migration import ledger, runs
+from kgcore.migration import ledger, new_run, runs
 from kgcore.migration.local import run_here
 from kgcore.migration.model import Options, Run, RunState
 from kgcore.migration.reports import read_report
@@ -40,9 +40,9 @@ OPTIONS = Options(chunk_rows=50)
 
 
 def start(far: Workplace, tmp_path: Path, address: str | None) -> Run:
-    prepared = runs.prepare(small_graph(tmp_path / "graph.db"), tmp_path / "near", OPTIONS)
+    prepared = new_run.prepare(small_graph(tmp_path / "graph.db"), tmp_path / "near", OPTIONS)
     source = replace(prepared.source, address=address)
-    return runs.start(far.pool, replace(prepared, source=source), OPTIONS)
+    return new_run.start(far.pool, replace(prepared, source=source), OPTIONS)
 
 
 def finish(far: Workplace, run: Run) -> Report:
@@ -53,11 +53,11 @@ def finish(far: Workplace, run: Run) -> Report:
 def test_a_published_source_is_fetched_and_deleted_after_the_run(
     far: Workplace, postgres: Database, tmp_path: Path
 ) -> None:
-    prepared = runs.prepare(small_graph(tmp_path / "graph.db"), tmp_path / "near", OPTIONS)
+    prepared = new_run.prepare(small_graph(tmp_path / "graph.db"), tmp_path / "near", OPTIONS)
     address = published.publish(prepared.source.path, "memory://published")
     source = replace(prepared.source, address=address)
     told: list[tuple[str, int, int]] = []
-    run = runs.start(far.pool, replace(prepared, source=source), OPTIONS)
+    run = new_run.start(far.pool, replace(prepared, source=source), OPTIONS)
     report = finish(replace(far, fetching=lambda *words: told.append(words)), run)
     assert report.is_done, report.errors
     assert differences(tmp_path / "graph.db", postgres.connect()) == []
@@ -67,10 +67,10 @@ def test_a_published_source_is_fetched_and_deleted_after_the_run(
 
 
 def test_cancel_deletes_what_was_published(far: Workplace, tmp_path: Path) -> None:
-    prepared = runs.prepare(small_graph(tmp_path / "graph.db"), tmp_path / "near", OPTIONS)
+    prepared = new_run.prepare(small_graph(tmp_path / "graph.db"), tmp_path / "near", OPTIONS)
     address = published.publish(prepared.source.path, "memory://published")
     source = replace(prepared.source, address=address)
-    run = runs.start(far.pool, replace(prepared, source=source), OPTIONS)
+    run = new_run.start(far.pool, replace(prepared, source=source), OPTIONS)
     runs.cancel(far.pool, run.run_id)
     assert not MemoryFileSystem.store
 

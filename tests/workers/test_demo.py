@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kgcore.backends import PostgreSQLBackend
-from kgcore.migration import runs
+from kgcore.migration import new_run
 from kgcore.migration.model import Options
 from tests.conftest import CALLERS_ENVIRONMENT
 from tests.migration.graphs import small_graph
@@ -80,7 +80,7 @@ def _leave_a_run(private: dict[str, str], tmp_path: Path) -> str:
         password=private["PG_PASSWORD"],
         pool_size=1,
     ) as backend:
-        prepared = runs.prepare(source, tmp_path / "data", Options())
-        run = runs.start(backend.pool, prepared, Options()).run_id
+        prepared = new_run.prepare(source, tmp_path / "data", Options())
+        run = new_run.start(backend.pool, prepared, Options()).run_id
     source.unlink()
     return run

@@ -9,9 +9,9 @@ import redis
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.errors import BrokerError, KGError, RunNotFoundError
-from kgcore.migration import ledger, runs
-from kgcore.migration.model import Options, Run, RunState
-from kgcore.migration.pipeline import StepResult, run_step
+from kgcore.migration import ledger, new_run, runs
+from kgcore.migration.model import Options, Run, RunState, StepResult
+from kgcore.migration.run_step import run_step
 from kgcore.migration.workplace import Workplace
 from tests.migration.graphs import small_graph
 from tests.servers import Database
@@ -29,8 +29,8 @@ def place(postgres: Database, tmp_path: Path) -> Iterator[Workplace]:
 @pytest.fixture
 def run(place: Workplace, tmp_path: Path) -> Run:
     options = Options(chunk_rows=40)
-    prepared = runs.prepare(small_graph(tmp_path / "graph.db"), place.data_dir, options)
-    return runs.start(place.pool, prepared, options)
+    prepared = new_run.prepare(small_graph(tmp_path / "graph.db"), place.data_dir, options)
+    return new_run.start(place.pool, prepared, options)
 
 
 @pytest.fixture

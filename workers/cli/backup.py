@@ -9,8 +9,8 @@ from kgcore.backup import Backup, Restored
 from kgcore.backup import backup as make_backup
 from kgcore.backup import restore as restore_backup
 from kgcore.backup.model import IfExists
+from workers.cli.arguments import Json
 from workers.cli.database import Backend, DbPath, PgBin, graph_backend
-from workers.cli.migrate import Json
 from workers.cli.output import STATE, out, print_json, show_table, size
 
 

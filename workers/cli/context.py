@@ -1,7 +1,5 @@
-"""What commands share: settings, the target, the channel, local workers."""
+"""What commands share: the target, a worker's command."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +8,6 @@ from kgcore.backends import PostgreSQLBackend, backend_from_settings
 from kgcore.backends.connections import KEEPALIVES
 from kgcore.config import Settings, load_settings
 from kgcore.errors import SettingsError
-from workers import tether
-from workers.cli.bars import Bars
-from workers.coordinator import Coordinator, Watcher
-from workers.progress import Channel
-from workers.troubles import Troubles
-
-# A local worker needs the target, a lease, and nothing for long.
-_STOP_SECONDS = 20
 
 
 @contextmanager
@@ -38,27 +28,6 @@ def target(settings: Settings | None = None) -> Iterator[PostgreSQLBackend]:
         yield backend
 
 
-@contextmanager
-def coordinator(bars: Bars, watcher: Watcher | None = None) -> Iterator[Coordinator]:
-    """Give a coordinator on the target and Redis of the settings."""
-    settings = load_settings()
-    channel, troubles = Channel(settings.redis_url()), Troubles(settings.redis_url())
-    watcher = watcher or Watcher(bars.stage, lambda _: None, bars.progress, bars.notice)
-    try:
-        with target(settings) as backend:
-            yield Coordinator(
-                backend,
-                channel,
-                troubles,
-                settings.kg_data_dir,
-                watcher,
-                patience_seconds=settings.kg_target_patience_seconds,
-            )
-    finally:
-        channel.close()
-        troubles.close()
-
-
 def worker_command(concurrency: int, name: str) -> list[str]:
     """Return the command of a Celery worker with the options that are right here."""
     # Gossip and mingle are chatter between workers that nobody here listens to; at start mingle
@@ -68,35 +37,3 @@ def worker_command(concurrency: int, name: str) -> list[str]:
         *("--pool", "prefork", "--concurrency", str(concurrency), "--hostname", name),
         *("--without-gossip", "--without-mingle"),
     ]
-
-
-@contextmanager
-def local_workers(number: int) -> Iterator[None]:
-    """Run worker processes on this machine while the block lasts; they end with it."""
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for position in range(number):
-            command = worker_command(1, f"local{position + 1}-{os.getpid()}@%h")
-            processes.append(
-                subprocess.Popen(
-                    [*command, "--loglevel", "ERROR"],
-                    env={**os.environ, tether.VARIABLE: "1"},
-                    stdin=subprocess.PIPE,
-                    # stdout is for the answer of --json alone; what goes wrong is on stderr.
-                    stdout=subprocess.DEVNULL,
-                    # Ctrl-C is for the command; it then ends its workers in good order.
-                    start_new_session=True,
-                )
-            )
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdin is not None:
-                process.stdin.close()

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from workers.cli.arguments import Json, RunId
 from workers.cli.bars import Bars
-from workers.cli.context import coordinator
-from workers.cli.migrate import Json, RunId
+from workers.cli.coordination import coordinator
 from workers.cli.output import STATE, out, print_json
 
 

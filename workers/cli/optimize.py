@@ -10,8 +10,8 @@ import typer
 from kgcore.errors import SettingsError
 from kgcore.optimizer import GraphQuery, IndexState, Optimizer, Plan, Report, TableState
 from kgcore.optimizer.server_settings import parsed_size
+from workers.cli.arguments import Json
 from workers.cli.database import Backend, DbPath, graph_backend
-from workers.cli.migrate import Json
 from workers.cli.output import STATE, out, print_json, show_table, size
 
 

@@ -16,8 +16,8 @@ from kgcore.migration.model import Run, RunState
 from kgcore.migration.repairs import choose
 from kgcore.migration.retry import Retried
 from kgcore.migration.retry import retry as try_again
+from workers.cli.arguments import Json, Repair, RunId
 from workers.cli.context import target
-from workers.cli.migrate import Json, Repair, RunId
 from workers.cli.output import STATE, notice, out, print_json, show_table
 
 # More than that nobody reads on a screen.

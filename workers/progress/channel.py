@@ -8,8 +8,7 @@ import redis
 
 from kgcore.backends import ConnectionPool
 from kgcore.errors import RunNotFoundError
-from kgcore.migration.model import Stage
-from kgcore.migration.pipeline import StepResult
+from kgcore.migration.model import Stage, StepResult
 from workers.progress import scripts
 from workers.progress.broker import impatient_client, unreachable
 from workers.progress.shown import Progress, read_fields

@@ -15,6 +15,7 @@ from kgcore.migration.dry_run.found import Scanned
 from kgcore.migration.dry_run.relations import Relation, needed, relation, seen_by_checks
 from kgcore.migration.dry_run.same import create_functions
 from kgcore.migration.model import Refusal
+from kgcore.migration.new_run import Prepared
 from kgcore.migration.related import parents_first
 from kgcore.migration.repairs import (
     PLACEHOLDER_ENTITIES,
@@ -24,7 +25,6 @@ from kgcore.migration.repairs import (
     is_of_entities,
     refers_to_entities,
 )
-from kgcore.migration.runs import Prepared
 from kgcore.migration.stages import extract
 from kgcore.model import Check, ForeignKey, Index
 from kgcore.schema import quoted

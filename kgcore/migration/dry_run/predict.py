@@ -22,8 +22,8 @@ from kgcore.migration.dry_run.sample import estimate
 from kgcore.migration.dry_run.scan import scan
 from kgcore.migration.dry_run.tally import Tally
 from kgcore.migration.model import Chunk, PlannedTable
+from kgcore.migration.new_run import Prepared, Watch
 from kgcore.migration.repairs import Repairs, proposals
-from kgcore.migration.runs import Prepared, Watch
 from kgcore.migration.stages import extract
 from kgcore.model import Kind, Table
 from kgcore.schema import quoted

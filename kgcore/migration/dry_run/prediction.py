@@ -8,8 +8,8 @@ from typing import Any
 from kgcore.migration.dry_run.sample import Estimate
 from kgcore.migration.dry_run.tally import Example
 from kgcore.migration.model import Chunk
+from kgcore.migration.new_run import Prepared
 from kgcore.migration.repairs import Proposal
-from kgcore.migration.runs import Prepared
 from kgcore.model import Kind
 from kgcore.schema.postgres import TYPES
 

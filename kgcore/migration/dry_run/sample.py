@@ -20,8 +20,8 @@ from kgcore.errors import KGError
 from kgcore.migration import lanes
 from kgcore.migration.ledger import transaction
 from kgcore.migration.model import Chunk, PlannedTable
+from kgcore.migration.new_run import Prepared
 from kgcore.migration.repairs import Repairs
-from kgcore.migration.runs import Prepared
 from kgcore.migration.stages import extract, verify
 from kgcore.model import Index, Table
 from kgcore.schema import postgres as ddl

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from kgcore.errors import SourceError
+from kgcore.errors import KGError, SourceError
 from kgcore.migration.model import SourceSnapshot
 from kgcore.migration.sources import published
 from kgcore.migration.sources.cache import Cache
@@ -107,3 +107,20 @@ def _check_digest(source: SourceSnapshot, path: Path) -> None:
 def _digest_checked(sha256: str, path: Path, *_identity: int) -> None:
     """Once a process for each file: the digest costs as much as reading it."""
     freeze.verify_digest(path, sha256)
+
+
+def release(source: SourceSnapshot, data_dir: Path | None = None) -> None:
+    """Delete the source snapshot, which only its run's steps read, and what was published of it.
+
+    It is looked for where it was made, and in ``data_dir``. That it is gone already is fine; what
+    was published and can't be deleted is only logged.
+    """
+    freeze.discard(source.path)
+    if data_dir is not None:
+        freeze.discard(data_dir / freeze.FOLDER / source.path.name)
+    if source.address is None:
+        return
+    try:
+        published.remove(source.address)
+    except (OSError, KGError) as error:
+        _log.warning("the published source is left: %s", error)
