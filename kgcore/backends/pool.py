@@ -114,9 +114,11 @@ class ConnectionPool:
             self._take_back(idle.connection, usable=False)
             raise
         if alive:
-            return self._lend(idle.connection)
+            return idle.connection
         idle.connection.close()
         with self._lock:
+            self._lent.remove(idle.connection)
+            self._opening += 1
             self._closed_count += 1
         return self._lend(self._open())
 
@@ -125,13 +127,10 @@ class ConnectionPool:
 
         Raises ValueError for one that isn't lent: returned twice, or of another pool.
         """
-        with self._lock:
+        if connection not in self._lent:
             if connection in self._inherited:
                 return
-            if connection not in self._lent:
-                raise ValueError("this connection is not lent by this pool")
-            self._lent.remove(connection)
-            self._moving += 1
+            raise ValueError("this connection is not lent by this pool")
         usable = False
         try:
             usable = reset(connection)
@@ -187,9 +186,9 @@ class ConnectionPool:
         # In the child of a fork the old lock may be held for ever, by a thread that isn't there.
         self._lock = threading.Lock()
         self._idle: list[_Idle] = []  # The one used last is lent first: it is surely alive.
-        self._lent: set[Connection] = set()
-        self._moving = 0  # Being opened, checked, reset or closed, outside the lock.
-        self._closing = 0  # Those of them that were found to be of no use, or too many.
+        self._lent: set[Connection] = set()  # Also while they are checked, reset or closed.
+        self._opening = 0
+        self._closing = 0  # Those lent that were found to be of no use, or too many.
         # While someone waits there is no idle connection, and none may be opened.
         self._waiters: deque[_Waiter] = deque()
         self._waited_seconds = 0.0
@@ -202,10 +201,10 @@ class ConnectionPool:
 
     @property
     def _size(self) -> int:
-        return len(self._idle) + len(self._lent) + self._moving
+        return len(self._idle) + len(self._lent) + self._opening
 
     def _claim_or_wait(self, timeout: float) -> _Idle | None:
-        """Return an idle connection, or None for leave to open one; either counts as moving."""
+        """Return an idle connection, which is lent now, or None for leave to open one."""
         with self._lock:
             self._require_open()
             if self._idle or self._size < self._limit:
@@ -238,8 +237,11 @@ class ConnectionPool:
                 self._waiters.remove(waiter)
 
     def _claim(self) -> _Idle | None:
-        idle = self._idle.pop() if self._idle else None
-        self._moving += 1
+        if not self._idle:
+            self._opening += 1
+            return None
+        idle = self._idle.pop()
+        self._lent.add(idle.connection)
         return idle
 
     def _serve(self) -> None:
@@ -261,10 +263,11 @@ class ConnectionPool:
         return connection
 
     def _lend(self, connection: Connection) -> Connection:
+        """Lend a connection that was just opened."""
         with self._lock:
+            self._opening -= 1
+            self._lent.add(connection)
             if not self._is_closed:
-                self._moving -= 1
-                self._lent.add(connection)
                 return connection
         self._take_back(connection, usable=False)
         raise _closed_error()
@@ -275,24 +278,25 @@ class ConnectionPool:
             self._take_back(idle.connection, usable=True)
             return
         with self._lock:
-            self._moving -= 1
+            self._opening -= 1
             self._serve()
 
     def _take_back(self, connection: Connection, *, usable: bool) -> None:
-        """Make a moving connection idle, or close it: if it is of no use, or one too many."""
+        """Make a lent connection idle, or close it: if it is of no use, or one too many."""
         with self._lock:
             # Two that come back at once must not both take themselves for the one too many.
             wanted = self._waiters or self._size - self._closing <= self._pool_size
             if usable and wanted and not self._is_closed:
-                self._moving -= 1
+                self._lent.remove(connection)
                 self._idle.append(_Idle(connection))
-                self._serve()
+                if self._waiters:
+                    self._serve()
                 return
             self._closing += 1
         connection.close()
         with self._lock:
             self._closing -= 1
-            self._moving -= 1
+            self._lent.remove(connection)
             self._closed_count += 1
             self._serve()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg2
@@ -43,7 +44,12 @@ class Session:
         """Return the rows of a statement that only reads; ``heavy`` if it may look at much."""
         if heavy:
             sql = self.dialect.heavy + sql
-        return self._retried(lambda: self.backend.read(sql, params), repeatable=True)
+        try:
+            return self.backend.read(sql, params)  # All else takes a part of a short read.
+        except Exception as error:
+            if not self._may_try_again(error, repeatable=True):
+                raise
+        return self._again(lambda: self.backend.read(sql, params), repeatable=True)
 
     def row(self, sql: str, params: Params = ()) -> Row | None:
         """Return the first row of a statement that only reads, or None."""
@@ -88,23 +94,28 @@ class Session:
     def _retried(self, work: Callable[[], T], *, repeatable: bool) -> T:
         if self.backend.in_transaction:
             return work()
-
-        def may_try_again(error: BaseException) -> bool:
-            if isinstance(error, TargetUnreachableError):
-                return error.passing
-            return isinstance(error, _COLLISIONS) or (repeatable and is_lost(error))
-
         try:
             return work()  # At first without tenacity, which takes longer than a short read.
         except Exception as error:
-            if not may_try_again(error):
+            if not self._may_try_again(error, repeatable=repeatable):
                 raise
+        return self._again(work, repeatable=repeatable)
+
+    def _again(self, work: Callable[[], T], *, repeatable: bool) -> T:
+        may_try_again = partial(self._may_try_again, repeatable=repeatable)
         return Retrying(
             retry=retry_if_exception(may_try_again),
             stop=stop_after_delay(RETRY_SECONDS),
             wait=wait_random_exponential(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS),
             reraise=True,
         )(work)
+
+    def _may_try_again(self, error: BaseException, *, repeatable: bool) -> bool:
+        if self.backend.in_transaction:
+            return False  # All of it would have to be done again.
+        if isinstance(error, TargetUnreachableError):
+            return error.passing
+        return isinstance(error, _COLLISIONS) or (repeatable and is_lost(error))
 
 
 def is_lost(error: BaseException) -> bool:

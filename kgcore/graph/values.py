@@ -162,6 +162,8 @@ def instant_text(stored: Any) -> str:
 
     Text that is no time, which SQLite may hold, stays what it is.
     """
+    if type(stored) is datetime and stored.tzinfo is UTC:  # PostgreSQL's, as a rule.
+        return stored.isoformat()[: -len("+00:00")] + "Z"
     if isinstance(stored, str):
         try:
             stored = datetime.fromisoformat(stored)
