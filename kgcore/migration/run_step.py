@@ -53,7 +53,7 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
         # Fetched before the step is claimed: a fetch may take an hour, in which the step is
         # anyone's who has the source already, and no transaction stays open.
         trouble = place.fetch(away.run)
-        claimed = _claim(place, ref, anyway=True)
+        claimed = _claim(place, ref, anyway=True, its_turn=away.its_turn)
     if isinstance(claimed, StepResult):
         return claimed
     run, step = claimed
@@ -110,13 +110,13 @@ def _is_done(place: Workplace, step: Step) -> bool:
 
 
 def _claim(
-    place: Workplace, ref: StepRef, *, anyway: bool = False
+    place: Workplace, ref: StepRef, *, anyway: bool = False, its_turn: bool = False
 ) -> tuple[Run, Step] | StepResult:
     """Return the step if it is this worker's to do, or else what there is to say of it.
 
     Claims nothing and raises :class:`_SourceAwayError` if its source is not here, but ``anyway``.
     """
-    claimed = _try_claim(place, ref, anyway=anyway)
+    claimed = _try_claim(place, ref, anyway=anyway, its_turn=its_turn)
     if isinstance(claimed, float):
         # Meanwhile nothing is held: no lock, no transaction.
         time.sleep(claimed)
@@ -127,7 +127,7 @@ def _claim(
 def _try_claim(
     place: Workplace, ref: StepRef, *, anyway: bool, its_turn: bool = False
 ) -> tuple[Run, Step] | StepResult | float:
-    """Return as :func:`_claim`, or how long to wait first, to keep to the run's pace."""
+    """Return as :func:`_claim`, or how long to wait first: for the run's pace, or who claims it."""
     with ledger.transaction(place.pool) as cursor:
         run = ledger.find_run(cursor, ref.run_id)
         if run is None or run.protocol != PROTOCOL:
@@ -145,10 +145,15 @@ def _try_claim(
         step = ledger.claim(cursor, run, ref.step_id, place.worker)
         if step is None:
             spent = ledger.end_exhausted(cursor, run, ref.step_id)
-            return StepResult(place.worker, step=spent, state=RunState.FAILED if spent else None)
+            state = RunState.FAILED if spent else None
+            return (
+                spent
+                if isinstance(spent, float)
+                else StepResult(place.worker, None, spent, state=state)
+            )
         needs_source = step.stage in READERS and not anyway
         if needs_source and not place.sources.has(run.source):
-            raise _SourceAwayError(run)
+            raise _SourceAwayError(run, its_turn=its_turn)
     return run, step
 
 
@@ -190,6 +195,7 @@ def _source_kept(place: Workplace, run: Run, step: Step) -> Iterator[None]:
 class _SourceAwayError(Exception):
     """The run's source is not on this machine."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, its_turn: bool) -> None:
         super().__init__(run.run_id)
         self.run = run
+        self.its_turn = its_turn

@@ -1,5 +1,6 @@
 """Two at one run's ledger at the same moment, made to meet by the locks of the test."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -152,6 +153,22 @@ def test_used_up_attempts_are_told(scene: Scene) -> None:
     assert result.step is not None
     assert result.step.step_id == step
     assert "failed 2 times: its worker died each time" in scene.fact("error")
+
+
+def test_a_message_that_comes_twice_leaves_the_last_attempt_alone(scene: Scene) -> None:
+    """The first to claim it has no lock on it yet."""
+    scene.begin(max_attempts=1)
+    step = scene.held_step
+    with ledger.transaction(scene.backend.pool) as cursor:
+        assert ledger.claim(cursor, scene.read_run(), step, "first") is not None
+    with _aside() as do, scene.backend.pool.connection() as first, first.cursor() as cursor:
+        second = do(scene.step_here, StepRef(scene.run, step, 1))
+        time.sleep(0.5)
+        assert not second.done()
+        assert ledger.acquire(cursor, step)
+        result = second.result(10)
+    assert (result.step, result.state) == (None, None)
+    assert scene.fact("state") == "running"
 
 
 def test_a_step_that_failed_was_sent_again_then(scene: Scene) -> None:

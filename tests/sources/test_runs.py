@@ -13,6 +13,7 @@ from kgcore.migration import ledger, new_run, runs
 from kgcore.migration.local import run_here
 from kgcore.migration.model import Options, Run, RunState
 from kgcore.migration.reports import read_report
+from kgcore.migration.run_step import run_step
 from kgcore.migration.sources import Sources, published
 from kgcore.migration.sources.cache import Cache
 from kgcore.migration.sources.served import serve
@@ -64,6 +65,26 @@ def test_a_published_source_is_fetched_and_deleted_after_the_run(
     assert not MemoryFileSystem.store
     assert told[-1] == (run.run_id, source.bytes, source.bytes)
     assert source.path.exists()  # On a machine that is not this one's.
+
+
+def test_a_step_books_its_turn_once_though_its_source_has_to_be_fetched(
+    far: Workplace, postgres: Database, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, max_rows_per_second=1000)
+    prepared = new_run.prepare(small_graph(tmp_path / "graph.db"), tmp_path / "near", options)
+    address = published.publish(prepared.source.path, "memory://published")
+    source = replace(prepared.source, address=address)
+    run = new_run.start(far.pool, replace(prepared, source=source), options)
+    step, *_ = runs.ready(far.pool, run)
+    ((before,),) = postgres.rows(
+        "UPDATE kg_migration.runs SET paced_until = clock_timestamp() + interval '0.3 s'"
+        " RETURNING paced_until"
+    )
+    result = run_step(far, step)
+    assert result.step is not None
+    ((booked,),) = postgres.rows("SELECT paced_until FROM kg_migration.runs")
+    assert (booked - before).total_seconds() == pytest.approx(result.step.chunk.rows / 1000)
+    runs.cancel(far.pool, run.run_id)
 
 
 def test_cancel_deletes_what_was_published(far: Workplace, tmp_path: Path) -> None:

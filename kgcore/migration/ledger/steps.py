@@ -43,22 +43,33 @@ def claim(cursor: Cursor, run: Run, step_id: int, worker: str) -> Step | None:
     return None if row is None else _step(run, step_id, row)
 
 
-def end_exhausted(cursor: Cursor, run: Run, step_id: int) -> Step | None:
-    """Let the run fail if a step that nobody works on has no attempt left; return that step."""
+def end_exhausted(cursor: Cursor, run: Run, step_id: int) -> Step | float | None:
+    """Let the run fail if a step that nobody works on has no attempt left; return that step.
+
+    Who claimed it just now may not have its lock yet: then return after how many seconds to ask
+    again.
+    """
     if not acquire(cursor, step_id):
         return None
     cursor.execute(
-        f"SELECT {_STEP}, step.error FROM kg_migration.steps AS step"
+        f"SELECT {_STEP}, step.error,"
+        " extract(epoch FROM started_at + make_interval(secs => %s) - clock_timestamp())::float8"
+        " FROM kg_migration.steps AS step"
         " WHERE step_id = %s AND run_id = %s AND NOT done AND attempts >= %s",
-        (step_id, run.run_id, run.options.max_attempts),
+        (_CLAIM_SECONDS, step_id, run.run_id, run.options.max_attempts),
     )
     row = cursor.fetchone()
     if row is None:
         return None
-    *columns, error = row
+    *columns, error, too_early = row
+    if too_early > 0:
+        return float(too_early)
     step = _step(run, step_id, columns)
     return step if fail_exhausted(cursor, run.run_id, step, error) else None
 
+
+# From the claim to the lock there is a commit and the begin of a transaction.
+_CLAIM_SECONDS = 1.0
 
 _STEP = (
     "step.position, step.stage, step.table_name, step.index_name, step.lower_id, step.upper_id,"
