@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -194,9 +195,56 @@ def _flush_redis(target: Target) -> bool:
     return target.is_there()
 
 
+# A lease of 30 s runs out in the first, and not in the others.
+_PAST_ITS_LEASE = 35
+_FOR_A_WHILE = 5
+
+
+def _stop_child(target: Target) -> bool:
+    """It goes on when others have done its step."""
+    child = target.world.process_of(target.backend or 0)
+    return child is not None and _stopped(target, child.pid, _PAST_ITS_LEASE)
+
+
+def _stop_worker(target: Target) -> bool:
+    child = target.world.process_of(target.backend or 0)
+    return child is not None and _stopped(target, -child.ppid(), _FOR_A_WHILE)
+
+
+def _stop_command(target: Target) -> bool:
+    process = target.user.process
+    if process is None or process.poll() is not None:
+        return False
+    return _stopped(target, -process.pid, _FOR_A_WHILE)
+
+
+def _stop_backend(target: Target) -> bool:
+    return target.backend is not None and _stopped(target, target.backend, _FOR_A_WHILE)
+
+
+def _stop_redis(target: Target) -> bool:
+    return _stopped(target, target.world.redis.pid, _FOR_A_WHILE)
+
+
+def _stopped(target: Target, process: int, seconds: float) -> bool:
+    """Let a process, or with a minus a group, do nothing for so long; it is not waited for."""
+
+    def go_on() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
+
+    os.kill(process, signal.SIGSTOP)
+    struck = target.is_there()
+    timer = threading.Timer(seconds if struck else 0, go_on)
+    timer.daemon = True  # Who is still stopped at the end is killed.
+    timer.start()
+    return struck
+
+
 _OF_COMMANDS: dict[str, Fault] = {
     "kill -9 of the command": _kill_command,
     "Ctrl-C": _interrupt_command,
+    "SIGSTOP of the command for 5 s": _stop_command,
     "kill -9 of the postmaster": _kill_postmaster,
     "kill -9 of Redis, empty after it": _restart_redis,
 }
@@ -210,6 +258,10 @@ _OF_STEPS: dict[str, Fault] = {
     "kill -9 of all of PostgreSQL": _crash_postgres,
     "PostgreSQL stopped at once (immediate)": _stop_postgres,
     "FLUSHALL": _flush_redis,
+    "SIGSTOP of a worker's process for 35 s": _stop_child,
+    "SIGSTOP of a worker for 5 s": _stop_worker,
+    "SIGSTOP of a backend for 5 s": _stop_backend,
+    "SIGSTOP of Redis for 5 s": _stop_redis,
 }
 
 

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 import pytest
 import typer
 from typer.main import get_group
 
+from kgcore.migration.model import PROTOCOL
 from tests.workers.kg import Kg
 from workers.cli.commands import MODULES
 
@@ -36,3 +38,9 @@ def test_without_a_command_there_is_help_and_no_error(kg: Kg, words: list[str]) 
     assert done.code == 2
     assert done.err == ""
     assert "Usage:" in done.out
+
+
+def test_version(kg: Kg) -> None:
+    done = kg("--version")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"kg {version('jarvis-kg')}, protocol {PROTOCOL}\n"

@@ -3,14 +3,16 @@
 import logging
 import signal
 import sys
+from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from kgcore.errors import KGError, SettingsError
+from kgcore.migration.model import PROTOCOL
 from workers.cli.commands import Commands
-from workers.cli.output import STATE, complain, print_json
+from workers.cli.output import STATE, complain, out, print_json
 
 INTERRUPTED = 130
 _SEE_MORE = "see more with kg --debug …"
@@ -34,10 +36,25 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"kg {version('jarvis-kg')}, protocol {PROTOCOL}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks and the log of what happens.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show version and protocol: workers take steps of their own protocol only.",
+        ),
     ] = False,
 ) -> None:
     STATE.debug = debug
