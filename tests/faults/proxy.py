@@ -22,13 +22,17 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.refuse()
+        for link in self._links:
+            link.close()
+
+    def refuse(self) -> None:
+        """Take no more connections; those there are go on."""
         # A listener that another thread waits for is woken by this, not by close() alone.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
-        for link in self._links:
-            link.close()
 
     def lose_answer(self, port: int, question: bytes) -> "_Link":
         """Close the connection that reaches the server from ``port`` after the server answered.

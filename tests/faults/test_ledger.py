@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
+import psycopg2
 import pytest
 
-from kgcore.backends import PostgreSQLBackend
+from kgcore.backends import ConnectionPool, PostgreSQLBackend
 from kgcore.errors import TargetBusyError, TargetUnreachableError
 from kgcore.migration import ledger, new_run, runs
 from kgcore.migration.model import Options, RunState, StepRef, StepResult
@@ -187,9 +189,9 @@ def test_options_of_a_running_run_are_changed(scene: Scene) -> None:
     assert scene.read_run().options == resumed.options
 
 
-def test_a_run_whose_first_commit_has_no_answer_has_begun(scene: Scene) -> None:
-    options = Options(chunk_rows=50)
-    prepared = new_run.prepare(scene.source, scene.data_dir, options)
+@contextmanager
+def _without_answer_to_commit(scene: Scene) -> Iterator[tuple[PostgreSQLBackend, Proxy]]:
+    """Give a backend of one open connection, which the answer to its COMMIT does not reach."""
     with Proxy(scene.database.host, scene.database.port) as proxy:
         behind = scene.database.parameters | {"port": proxy.port}
         with PostgreSQLBackend(**behind, pool_size=1) as backend:
@@ -197,8 +199,15 @@ def test_a_run_whose_first_commit_has_no_answer_has_begun(scene: Scene) -> None:
                 cursor.execute("SELECT inet_client_port()")
                 (port,) = cursor.fetchone() or (0,)
             link = proxy.lose_answer(port, b"COMMIT\0")
-            scene.run = new_run.start(backend.pool, prepared, options).run_id
+            yield backend, proxy
             assert link.lost.is_set()
+
+
+def test_a_run_whose_first_commit_has_no_answer_has_begun(scene: Scene) -> None:
+    options = Options(chunk_rows=50)
+    prepared = new_run.prepare(scene.source, scene.data_dir, options)
+    with _without_answer_to_commit(scene) as (backend, _):
+        scene.run = new_run.start(backend.pool, prepared, options).run_id
     assert prepared.source.path.exists()
     scene.steps_here("load", "index", "key", "verify", "cutover")
     scene.assert_whole()
@@ -206,16 +215,19 @@ def test_a_run_whose_first_commit_has_no_answer_has_begun(scene: Scene) -> None:
 
 def test_a_source_is_deleted_only_if_its_run_certainly_did_not_begin(scene: Scene) -> None:
     options = Options(chunk_rows=50)
-    prepared = new_run.prepare(scene.source, scene.data_dir, options)
+
+    def source_after(pool: ConnectionPool, error: type[Exception]) -> Path:
+        prepared = new_run.prepare(scene.source, scene.data_dir, options)
+        with pytest.raises(error):
+            new_run.start(pool, prepared, options)
+        return prepared.source.path
+
     nowhere = PostgreSQLBackend(**scene.database.parameters | {"database": "nowhere"})
-    with pytest.raises(TargetUnreachableError):
-        new_run.start(nowhere.pool, prepared, options)
-    assert prepared.source.path.exists()
-    scene.begin()
-    other = new_run.prepare(scene.source, scene.data_dir, options)
-    with pytest.raises(TargetBusyError):
-        new_run.start(scene.backend.pool, other, options)
-    assert not other.source.path.exists()
+    assert not source_after(nowhere.pool, TargetUnreachableError).exists()
+    with _without_answer_to_commit(scene) as (backend, proxy):
+        proxy.refuse()
+        assert source_after(backend.pool, psycopg2.OperationalError).exists()
+    assert not source_after(scene.backend.pool, TargetBusyError).exists()
 
 
 def test_the_cutover_lasts_though_commits_of_its_role_may_be_lost(scene: Scene) -> None:
