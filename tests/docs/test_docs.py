@@ -64,9 +64,7 @@ def blocks(*languages: str) -> list[Block]:
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command that can be run, by its whole name."""
-    kg: Any = typer.main.get_command(app)
-    for name in kg.list_commands(None):
-        command = kg.get_command(None, name)
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         for inner, deeper in getattr(command, "commands", {"": command}).items():
             yield f"kg {name} {inner}".rstrip(), deeper
 

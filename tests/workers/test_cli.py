@@ -44,3 +44,9 @@ def test_version(kg: Kg) -> None:
     done = kg("--version")
     assert (done.code, done.err) == (0, "")
     assert done.out == f"kg {version('jarvis-kg')}, protocol {PROTOCOL}\n"
+
+
+def test_a_misspelt_command(kg: Kg) -> None:
+    done = kg("migrat")
+    assert done.code == 2
+    assert "No such command 'migrat'. Did you mean 'migrate'?" in done.err

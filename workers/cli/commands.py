@@ -1,5 +1,6 @@
 """Which module has which commands. A module is imported when one of its commands is asked for."""
 
+from collections import UserDict
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -31,15 +32,21 @@ class Commands(TyperGroup):
     All of it takes a second to import, of which ``kg progress`` needs the smaller part.
     """
 
-    def list_commands(self, _ctx: Any) -> list[str]:
-        """Return the commands' names."""
-        return list(_MODULE_OF)
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _OnDemand()
 
-    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
-        """Return a command, or None if there is none of this name."""
-        if cmd_name not in self.commands and cmd_name in _MODULE_OF:
-            self.commands.update(_commands_of(_MODULE_OF[cmd_name]))
-        return self.commands.get(cmd_name)
+
+class _OnDemand(UserDict[str, Any]):
+    """Has all names, and a command from the moment it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(_MODULE_OF))
+
+    def __getitem__(self, name: str) -> Any:
+        if self.data[name] is None:
+            self.data.update(_commands_of(_MODULE_OF[name]))
+        return self.data[name]
 
 
 def _commands_of(module: str) -> dict[str, Any]:
