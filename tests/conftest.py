@@ -32,16 +32,6 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave tests that wait for long to those who ask for them."""
-    if CALLERS_ENVIRONMENT.get("KG_TEST_SLOW") != "1":
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(
-                    pytest.mark.skip(reason="it waits for long; KG_TEST_SLOW=1 asks for it")
-                )
-
-
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide the developer's settings: variables, and the ``.env`` of the current directory."""

@@ -138,7 +138,6 @@ def _workers_at(
         yield workers
 
 
-@pytest.mark.long
 def test_clocks_of_workers_are_hours_off(scene: Scene) -> None:
     """One is two hours ahead and dies in a step, which the other, two hours behind, does again."""
     (before,) = scene.database.rows("SELECT clock_timestamp()")
