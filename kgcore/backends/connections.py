@@ -1,6 +1,7 @@
 """The state of a psycopg2 connection: whether it lives, and how to make it as good as new."""
 
 import select
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import (
@@ -45,8 +46,13 @@ def is_alive(connection: Connection, idle_seconds: float) -> bool:
 
 
 def reset(connection: Connection) -> bool:
-    """End its transaction, undo session options; return False if it is of no more use."""
-    if connection.closed:
+    """End its transaction, undo session options; return False if it is of no more use.
+
+    What psycopg2 was told for this connection alone (a cursor factory, an encoding, converters)
+    can't be undone. Settings made with ``SET`` are the server's, and stay.
+    """
+    its_own: tuple[Any, ...] = (connection.cursor_factory, connection.string_types or None)
+    if connection.closed or connection.encoding != "UTF8" or its_own != (None, None):
         return False
     status = connection.get_transaction_status()
     try:

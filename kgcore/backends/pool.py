@@ -51,8 +51,8 @@ class ConnectionPool:
     """Up to ``pool_size`` connections that stay open, and ``max_overflow`` more while needed.
 
     Connections are opened by ``open_connection`` when they are first needed. Threads that find all
-    in use are served in the order they came. A connection comes back rolled back and in its default
-    session state, so it makes no difference how its last user left it.
+    in use are served in the order they came. A connection comes back rolled back and as psycopg2
+    made it: it makes no difference how its last user left it, but for what ``SET`` changed.
 
     After a fork the child's pool is empty: it opens connections of its own, and the parent's stay
     untouched. Raises :class:`SettingsError` for sizes that make no sense.
@@ -111,14 +111,14 @@ class ConnectionPool:
         try:
             alive = is_alive(idle.connection, time.monotonic() - idle.since)
         except BaseException:  # Ctrl-C.
+            self._move(idle.connection)
             self._take_back(idle.connection, usable=False)
             raise
         if alive:
             return idle.connection
+        self._move(idle.connection)
         idle.connection.close()
         with self._lock:
-            self._lent.remove(idle.connection)
-            self._opening += 1
             self._closed_count += 1
         return self._lend(self._open())
 
@@ -127,10 +127,9 @@ class ConnectionPool:
 
         Raises ValueError for one that isn't lent: returned twice, or of another pool.
         """
-        if connection not in self._lent:
-            if connection in self._inherited:
-                return
-            raise ValueError("this connection is not lent by this pool")
+        if connection in self._inherited:
+            return
+        self._move(connection)
         usable = False
         try:
             usable = reset(connection)
@@ -183,12 +182,13 @@ class ConnectionPool:
         self._start_empty()
 
     def _start_empty(self) -> None:
-        # In the child of a fork the old lock may be held for ever, by a thread that isn't there.
-        self._lock = threading.Lock()
+        # In the child of a fork the old lock may be held for ever, by a thread that isn't there. A
+        # signal's handler that wants a connection may run while its own thread holds the lock.
+        self._lock = threading.RLock()
         self._idle: list[_Idle] = []  # The one used last is lent first: it is surely alive.
-        self._lent: set[Connection] = set()  # Also while they are checked, reset or closed.
-        self._opening = 0
-        self._closing = 0  # Those lent that were found to be of no use, or too many.
+        self._lent: set[Connection] = set()
+        self._moving = 0  # Being opened, reset or closed, outside the lock.
+        self._closing = 0  # Those of them that were found to be of no use, or too many.
         # While someone waits there is no idle connection, and none may be opened.
         self._waiters: deque[_Waiter] = deque()
         self._waited_seconds = 0.0
@@ -201,7 +201,7 @@ class ConnectionPool:
 
     @property
     def _size(self) -> int:
-        return len(self._idle) + len(self._lent) + self._opening
+        return len(self._idle) + len(self._lent) + self._moving
 
     def _claim_or_wait(self, timeout: float) -> _Idle | None:
         """Return an idle connection, which is lent now, or None for leave to open one."""
@@ -213,7 +213,7 @@ class ConnectionPool:
             self._waiters.append(waiter)
         began = time.monotonic()
         try:
-            waiter.ready.wait(timeout)
+            waiter.ready.wait(min(timeout, threading.TIMEOUT_MAX))
         except BaseException:
             self._withdraw(waiter, began)
             if waiter.granted:
@@ -238,11 +238,19 @@ class ConnectionPool:
 
     def _claim(self) -> _Idle | None:
         if not self._idle:
-            self._opening += 1
+            self._moving += 1
             return None
         idle = self._idle.pop()
         self._lent.add(idle.connection)
         return idle
+
+    def _move(self, connection: Connection) -> None:
+        """Take a connection out of the lent ones."""
+        with self._lock:
+            if connection not in self._lent:
+                raise ValueError("this connection is not lent by this pool")
+            self._lent.remove(connection)
+            self._moving += 1
 
     def _serve(self) -> None:
         """Give what is free to those who wait; the lock is held."""
@@ -265,9 +273,9 @@ class ConnectionPool:
     def _lend(self, connection: Connection) -> Connection:
         """Lend a connection that was just opened."""
         with self._lock:
-            self._opening -= 1
-            self._lent.add(connection)
             if not self._is_closed:
+                self._moving -= 1
+                self._lent.add(connection)
                 return connection
         self._take_back(connection, usable=False)
         raise _closed_error()
@@ -275,19 +283,20 @@ class ConnectionPool:
     def _give_back(self, idle: _Idle | None) -> None:
         """Undo a claim."""
         if idle is not None:
+            self._move(idle.connection)
             self._take_back(idle.connection, usable=True)
             return
         with self._lock:
-            self._opening -= 1
+            self._moving -= 1
             self._serve()
 
     def _take_back(self, connection: Connection, *, usable: bool) -> None:
-        """Make a lent connection idle, or close it: if it is of no use, or one too many."""
+        """Make a moving connection idle, or close it: if it is of no use, or one too many."""
         with self._lock:
             # Two that come back at once must not both take themselves for the one too many.
             wanted = self._waiters or self._size - self._closing <= self._pool_size
             if usable and wanted and not self._is_closed:
-                self._lent.remove(connection)
+                self._moving -= 1
                 self._idle.append(_Idle(connection))
                 if self._waiters:
                     self._serve()
@@ -296,7 +305,7 @@ class ConnectionPool:
         connection.close()
         with self._lock:
             self._closing -= 1
-            self._lent.remove(connection)
+            self._moving -= 1
             self._closed_count += 1
             self._serve()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 from psycopg2.errors import InFailedSqlTransaction, InsufficientPrivilege, ReadOnlySqlTransaction
@@ -89,7 +89,7 @@ class PostgreSQLBackend(KGBackend):
         self._pool_options = (pool_size, max_overflow, pool_timeout)
         self._replica_hosts = _replica_hosts(replicas)
         self._replica_max_lag = replica_max_lag
-        self._mine: PerThread[Connection] = PerThread()
+        self._mine: PerThread[_Lent] = PerThread()
         self._written = threading.local()
         self._set_up()
 
@@ -165,24 +165,24 @@ class PostgreSQLBackend(KGBackend):
         Raises :class:`psycopg2.errors.InFailedSqlTransaction` after a statement that failed: the
         server would undo everything and call that success.
         """
-        connection = self._mine.take()
-        if connection is None:
+        lent = self._mine.take()
+        if lent is None:
             return
         try:
-            if connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
+            if lent.connection.info.transaction_status == TRANSACTION_STATUS_INERROR:
                 raise InFailedSqlTransaction(
                     "a statement of this transaction failed, so all of it was rolled back"
                 )
-            connection.commit()
+            lent.connection.commit()
         finally:
             self._note_write()
-            self.pool.putconn(connection)
+            lent.give_back()
 
     def rollback(self) -> None:
         """End this thread's transaction and undo its work."""
-        connection = self._mine.take()
-        if connection is not None:
-            self.pool.putconn(connection)  # Which rolls back.
+        lent = self._mine.take()
+        if lent is not None:
+            lent.give_back()  # Which rolls back.
 
     def close(self) -> None:
         """Roll this thread's transaction back and close the pool.
@@ -221,24 +221,30 @@ class PostgreSQLBackend(KGBackend):
         return getattr(self._written, "at", -math.inf)
 
     def _begin(self) -> None:
-        pool = self.pool
-        self._mine.set(pool.getconn(), pool.putconn)
+        pool = self.pool  # After close() and connect() it is another.
+        lent = _Lent(pool.getconn(), pool)
+        try:
+            self._mine.set(lent, _Lent.give_back)
+        except BaseException:  # Ctrl-C.
+            lent.give_back()
+            raise
 
     def _connection(self) -> Connection:
-        connection = self._mine.get()
-        if connection is None:
+        lent = self._mine.get()
+        if lent is None:
             raise TargetError("this thread has no open transaction", "begin one with execute()")
-        return connection
+        return lent.connection
 
     def _in_autocommit(self, sql: str, params: Params) -> list[Row]:
-        connection = self.pool.getconn()
+        pool = self.pool
+        connection = pool.getconn()
         try:
             connection.autocommit = True  # BEGIN and COMMIT around it would be two round trips.
             with connection.cursor() as cursor:
                 cursor.execute(to_psycopg2(sql), portable(params))
                 return all_rows(cursor)
         finally:
-            self.pool.putconn(connection)
+            pool.putconn(connection)
 
     def _run(self, sql: str, params: Params, take: Take[T]) -> T:
         with self._connection().cursor() as cursor:
@@ -268,11 +274,8 @@ class PostgreSQLBackend(KGBackend):
         if self._replicas is not None:
             with suppress(NoReplica):
                 return self._replicas.read(self._wrote_at(), read)
-        connection = self.pool.getconn()
-        try:
+        with self.pool.connection() as connection:
             return read(connection)
-        finally:
-            self.pool.putconn(connection)
 
     def _current_schema(self) -> str:
         row = self.fetchone("SELECT current_schema() AS name")
@@ -294,6 +297,17 @@ class PostgreSQLBackend(KGBackend):
             (schema, names),
         )
         return row is not None and row["found"] == len(names)
+
+
+class _Lent(NamedTuple):
+    """A connection, and the pool that it goes back to."""
+
+    connection: Connection
+    pool: ConnectionPool
+
+    def give_back(self) -> None:
+        """Return it, in whatever state it is."""
+        self.pool.putconn(self.connection)
 
 
 def _changed_rows(cursor: Any) -> int:

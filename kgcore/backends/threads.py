@@ -46,9 +46,9 @@ class _Slot(Generic[T]):
     # A thread's end drops its thread-local values, and this is how that is noticed.
 
     def __init__(self, value: T, release: Callable[[T], None]) -> None:
-        self.value: T | None = value
-        self.release = release
         self.pid = os.getpid()
+        self.release = release
+        self.value: T | None = value
 
     def __del__(self) -> None:
         if self.value is not None and self.pid == os.getpid():

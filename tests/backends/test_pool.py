@@ -1,15 +1,18 @@
 """The pool, on a real server."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import psycopg2
 import pytest
 from psycopg2.extensions import ISOLATION_LEVEL_SERIALIZABLE
+from psycopg2.extras import RealDictCursor, register_default_jsonb
 
 from kgcore.backends import ConnectionPool
 from kgcore.errors import PoolTimeoutError, SettingsError, TargetError
@@ -225,6 +228,57 @@ def test_a_connection_comes_back_as_good_as_new(make_pool: MakePool) -> None:
     assert pool.stats().opened == 1
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda connection: setattr(connection, "cursor_factory", RealDictCursor),
+        lambda connection: connection.set_client_encoding("LATIN1"),
+        lambda connection: register_default_jsonb(connection, loads=str),
+    ],
+    ids=["cursor", "encoding", "converter"],
+)
+def test_a_connection_that_was_given_its_own_ways_is_closed(
+    spoil: Callable[[Any], object], make_pool: MakePool
+) -> None:
+    pool = make_pool(1, 0)
+    with pool.connection() as connection:
+        spoil(connection)
+    with pool.connection() as connection:
+        assert ask(connection, """SELECT '{"ä": 1}'::jsonb""") == {"ä": 1}
+    assert (pool.stats().opened, pool.stats().closed) == (2, 1)
+
+
+def test_a_handler_of_signals_may_use_the_pool(make_pool: MakePool) -> None:
+    """It may run while its own thread holds the pool's lock."""
+    pool = make_pool(2, 0)
+    with pool.connection(), pool.connection():
+        pass
+    answers = list[int]()
+
+    class Struck(list[Any]):
+        """Idle connections; to take one is when the signal comes, once."""
+
+        def pop(self, *_: Any) -> Any:
+            if not answers:
+                answers.append(0)
+                signal.raise_signal(signal.SIGUSR1)
+            return super().pop()
+
+    def handle(*_: object) -> None:
+        with pool.connection(1) as connection:
+            answers.append(ask(connection, "SELECT 7"))
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    pool._idle = Struck(pool._idle)
+    try:
+        with pool.connection() as connection:
+            assert ask(connection, "SELECT 1") == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert answers == [0, 7]
+    assert (pool.stats().in_use, pool.stats().idle) == (0, 2)
+
+
 def test_ten_threads_hammer(make_pool: MakePool, postgres: Database) -> None:
     pool = make_pool(2, 2)
     most: list[int] = []
@@ -318,6 +372,17 @@ def test_what_is_not_lent_is_not_taken_back(make_pool: MakePool, postgres: Datab
         pool.putconn(connection)
     with pytest.raises(ValueError, match="not lent"):
         pool.putconn(postgres.connect())
+
+
+def test_of_two_threads_that_return_the_same_one_is_refused(make_pool: MakePool) -> None:
+    pool = make_pool(1, 0)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(200):
+            connection = pool.getconn()
+            ends = [threads.submit(pool.putconn, connection) for _ in range(2)]
+            errors = [end.exception() for end in ends]
+            assert [type(error) for error in errors if error is not None] == [ValueError]
+    assert (pool.stats().idle, pool.stats().size) == (1, 1)
 
 
 @pytest.mark.parametrize(("pool_size", "max_overflow"), [(0, 1), (1, -1)])

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,29 @@ def test_an_exhausted_pool(postgres: Database) -> None:
         thread.start()
         thread.join()
         assert len(errors) == 1
+
+
+def test_a_transaction_outlives_close_and_connect_of_others(postgres: Database) -> None:
+    with backend_of(postgres, pool_size=1) as backend:
+        backend.init_schema()
+        pool = backend.pool
+        begun, go_on = threading.Event(), threading.Event()
+
+        def work() -> None:
+            backend.execute("INSERT INTO entities (type, name) VALUES ('file', 'a')")
+            begun.set()
+            assert go_on.wait(10)
+            backend.commit()
+
+        with ThreadPoolExecutor(1) as thread:
+            worker = thread.submit(work)
+            assert begun.wait(10)
+            backend.close()
+            backend.connect()
+            go_on.set()
+            worker.result()
+        assert backend.fetchone("SELECT name FROM entities") == {"name": "a"}
+        assert (pool.stats().size, backend.pool_stats().in_use) == (0, 0)
 
 
 def test_a_locking_read_opens_a_transaction(postgres: Database) -> None:
