@@ -14,6 +14,7 @@ from kgcore.migration.repairs import (
     is_merging,
     is_of_entities,
     refers_to_entities,
+    takes_placeholders,
 )
 from kgcore.migration.stages import finish, relink
 from kgcore.model import ForeignKey, Table
@@ -53,7 +54,7 @@ def mend_key(
     if MERGE_DUPLICATES in repairs:
         moved = relink.repoint(cursor, run.run_id, children, table, key)
         _note(cursor, run, step_id, table.name, MERGE_DUPLICATES, moved)
-    if PLACEHOLDER_ENTITIES in repairs:
+    if PLACEHOLDER_ENTITIES in repairs and takes_placeholders(run.tables[key.table].table):
         parents = Identifier(schema, key.table)
         placed = relink.add_placeholders(cursor, run.run_id, children, table, key, parents)
         finish.set_sequence(cursor, schema, run.tables[key.table])
@@ -79,8 +80,9 @@ def expect(
         for key in table.foreign_keys:
             if refers_to_entities(key):
                 relink.repoint(cursor, run.run_id, rows, table, key)
-    if PLACEHOLDER_ENTITIES in repairs and is_of_entities(table):
-        added = relink.expect_placeholders(cursor, run.run_id, rows, chunk)
+    if PLACEHOLDER_ENTITIES in repairs and takes_placeholders(table):
+        staged = Identifier(run.staging, table.name)
+        added = relink.expect_placeholders(cursor, run.run_id, rows, staged, table, chunk)
     return added, unequal
 
 

@@ -24,6 +24,7 @@ from kgcore.migration.repairs import (
     is_merging,
     is_of_entities,
     refers_to_entities,
+    takes_placeholders,
 )
 from kgcore.migration.stages import extract
 from kgcore.model import Check, ForeignKey, Index
@@ -100,7 +101,11 @@ class _Keys:
             yield f"{found.planned.table.name}: check {check.name}"
 
     def _judge_key(self, found: Relation, key: ForeignKey) -> None:
-        if PLACEHOLDER_ENTITIES in self._chosen and self._is_of_entities(key):
+        if (
+            PLACEHOLDER_ENTITIES in self._chosen
+            and self._is_of_entities(key)
+            and takes_placeholders(self._by_name[key.table].table)
+        ):
             return
         self._note_turn(found, key)
         rows = self._set_aside(found, self._orphans(found, key))

@@ -19,6 +19,7 @@ from kgcore.migration.repairs.registry import (
     is_merging,
     is_of_entities,
     refers_to_entities,
+    takes_placeholders,
 )
 from kgcore.migration.repairs.values import ServerInstant
 
@@ -40,4 +41,5 @@ __all__ = [
     "is_of_entities",
     "proposals",
     "refers_to_entities",
+    "takes_placeholders",
 ]

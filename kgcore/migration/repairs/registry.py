@@ -211,6 +211,16 @@ def is_of_entities(table: Table) -> bool:
     )
 
 
+def takes_placeholders(table: Table) -> bool:
+    """Whether entities may be made up there: only the graph's own constraints judge them."""
+    return (
+        is_of_entities(table)
+        and not table.checks
+        and not table.foreign_keys
+        and all(is_merging(table, index) for index in table.indexes if index.unique)
+    )
+
+
 def for_key(table: Table, refusal: Refusal) -> frozenset[str]:
     """Return the repairs that would save a row which a key or constraint refuses."""
     found = {

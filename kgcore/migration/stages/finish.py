@@ -59,7 +59,8 @@ def drop_staging(cursor: Cursor, schema: str) -> None:
 def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: SetAside) -> int:
     """Build one index; return how many rows were set aside.
 
-    For a unique one those are all but the first of the rows with equal values.
+    For a unique one those are all but the first of the rows with equal values, of its other unique
+    indexes, too.
     """
     index = next(index for index in ddl.all_indexes(table) if index.name == name)
     cursor.execute(_BUILD_MEMORY)
@@ -69,7 +70,7 @@ def build_index(cursor: Cursor, schema: str, table: Table, name: str, aside: Set
         cursor.execute(statement)
     except errors.UniqueViolation:
         cursor.execute("ROLLBACK TO SAVEPOINT kg_index")
-        removed = _remove(cursor, schema, table, _duplicates(cursor, schema, table, index), aside)
+        removed = _remove_duplicates(cursor, schema, table, aside)
         cursor.execute(statement)
         return removed
     return 0
@@ -158,6 +159,21 @@ def _breaches(cursor: Cursor, schema: str, table: Table, check: Check) -> list[R
     )
     reason = f"it breaks the check {check.name}"
     return [Refusal(row_id, None, reason, "23514") for (row_id,) in cursor.fetchall()]
+
+
+def _remove_duplicates(cursor: Cursor, schema: str, table: Table, aside: SetAside) -> int:
+    """Remove all but the first of rows with equal values, for one unique index after the other.
+
+    Where a row is the same as one in one index and as another in another, it depends on their order
+    which rows remain. So one step does it for all, in the order of the description; the lock, which
+    waits for other builds, lets no second step count the same rows.
+    """
+    cursor.execute(SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(Identifier(schema, table.name)))
+    return sum(
+        _remove(cursor, schema, table, _duplicates(cursor, schema, table, index), aside)
+        for index in ddl.all_indexes(table)
+        if index.unique
+    )
 
 
 def _duplicates(cursor: Cursor, schema: str, table: Table, index: Index) -> list[Refusal]:

@@ -182,11 +182,11 @@ def insert(cursor: Cursor, run_id: str, relation: Identifier, table: Table) -> l
     """Store the rows, some of them in place of placeholders; return their ids.
 
     Raises :class:`RunError` where the server refuses one all the same: a constraint of the
-    target's own, or one over a generated column.
+    target's own, one over a generated column, or what an index has no room for.
     """
     try:
         return _insert(cursor, run_id, relation, table)
-    except errors.IntegrityError as error:
+    except (errors.IntegrityError, errors.DataError, errors.ProgramLimitExceeded) as error:
         raise RunError(
             f"{table.name} takes no such row: {error.diag.message_primary}",
             "nothing was changed; mend the row, or try the other tables with --table",

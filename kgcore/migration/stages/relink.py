@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
-from psycopg2.sql import SQL, Composed, Identifier
+from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 
 from kgcore.migration.model import Chunk
 from kgcore.migration.repairs import PLACEHOLDER_TYPE
@@ -30,13 +30,16 @@ def repoint(
     cursor.execute(
         SQL(
             "UPDATE {children} AS child SET {column} = merged.merged_into"
-            " FROM kg_migration.rejects AS merged WHERE merged.run_id = %s"
-            " AND merged.table_name = %s AND merged.merged_into IS NOT NULL"
+            " FROM kg_migration.rejects AS merged WHERE merged.run_id = {run}"
+            " AND merged.table_name = {parent} AND merged.merged_into IS NOT NULL"
             " AND merged.row_id = child.{column} RETURNING child.{key}"
         ).format(
-            children=children, column=Identifier(*key.columns), key=Identifier(table.key.name)
-        ),
-        (run_id, key.table),
+            children=children,
+            column=Identifier(*key.columns),
+            key=Identifier(table.key.name),
+            run=Literal(run_id),
+            parent=Literal(key.table),
+        )
     )
     return tuple(sorted(row_id for (row_id,) in cursor.fetchall()))
 
@@ -67,10 +70,15 @@ def add_placeholders(
     )
     missing = dict(cursor.fetchall())
     cursor.execute(
-        SQL("INSERT INTO {} ({}) {} ON CONFLICT DO NOTHING RETURNING id").format(
-            parents, _COLUMNS, _PLACEHOLDERS.format(SQL("unnest(%s::bigint[])"))
-        ),
-        (sorted(set(missing.values())),),
+        SQL(
+            "INSERT INTO {} ({}) SELECT {} FROM unnest({}::bigint[]) AS made (id)"
+            " ON CONFLICT DO NOTHING RETURNING id"
+        ).format(
+            parents,
+            SQL(", ").join(map(Identifier, _PLACEHOLDER)),
+            SQL(", ").join(_PLACEHOLDER.values()),
+            Literal(sorted(set(missing.values()))),
+        )
     )
     added = {row_id for (row_id,) in cursor.fetchall()}
     cursor.execute(
@@ -82,21 +90,31 @@ def add_placeholders(
     return Placed(tuple(sorted(added)), saved)
 
 
-def expect_placeholders(cursor: Cursor, run_id: str, rows: Identifier, chunk: Chunk) -> int:
-    """Put what placeholders of the chunk's range must look like among the rows; return how many."""
+def expect_placeholders(
+    cursor: Cursor, run_id: str, rows: Identifier, staged: Identifier, table: Table, chunk: Chunk
+) -> int:
+    """Put what placeholders of the chunk's range must look like among the rows; return how many.
+
+    What further columns hold was for the target to say.
+    """
     cursor.execute(
-        SQL("INSERT INTO {} ({}) {}").format(
-            rows,
-            _COLUMNS,
-            _PLACEHOLDERS.format(
-                SQL(
-                    "(SELECT row_id FROM kg_migration.placeholders WHERE run_id = %(run)s"
-                    " AND table_name = %(table)s AND row_id >= %(lower)s"
-                    " AND (%(upper)s::bigint IS NULL OR row_id < %(upper)s::bigint))"
-                )
+        SQL(
+            "INSERT INTO {rows} ({columns}) SELECT {values} FROM kg_migration.placeholders AS noted"
+            " JOIN {staged} AS made ON made.id = noted.row_id"
+            " WHERE noted.run_id = {run} AND noted.table_name = {table} AND noted.row_id >= {lower}"
+            " AND ({upper}::bigint IS NULL OR noted.row_id < {upper}::bigint)"
+        ).format(
+            rows=rows,
+            columns=SQL(", ").join(map(Identifier, table.column_names)),
+            values=SQL(", ").join(
+                _PLACEHOLDER.get(name, Identifier("made", name)) for name in table.column_names
             ),
-        ),
-        {"run": run_id, "table": chunk.table, "lower": chunk.lower, "upper": chunk.upper},
+            staged=staged,
+            run=Literal(run_id),
+            table=Literal(chunk.table),
+            lower=Literal(chunk.lower),
+            upper=Literal(chunk.upper),
+        )
     )
     return cursor.rowcount
 
@@ -108,7 +126,8 @@ def false_merges(
     cursor.execute(
         SQL(
             "SELECT source.{key} FROM {rows} AS source JOIN kg_migration.rejects AS merged"
-            " ON merged.row_id = source.{key} WHERE merged.run_id = %s AND merged.table_name = %s"
+            " ON merged.row_id = source.{key} WHERE merged.run_id = {run}"
+            " AND merged.table_name = {table}"
             " AND merged.merged_into IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {staged} AS kept"
             "  WHERE kept.{key} = merged.merged_into AND ({kept}) = ({source})) ORDER BY 1"
         ).format(
@@ -117,8 +136,9 @@ def false_merges(
             staged=staged,
             kept=_listed("kept", index.columns),
             source=_listed("source", index.columns),
-        ),
-        (run_id, table.name),
+            run=Literal(run_id),
+            table=Literal(table.name),
+        )
     )
     return tuple(row_id for (row_id,) in cursor.fetchall())
 
@@ -127,10 +147,12 @@ def _listed(alias: str, columns: Sequence[str]) -> Composed:
     return SQL(", ").join(Identifier(alias, column) for column in columns)
 
 
-_COLUMNS = SQL("id, type, name, metadata, created_at, updated_at")
 # Nothing is known of them but their ids. The epoch as their time, because clients can read it.
-_PLACEHOLDERS = SQL(
-    f"SELECT id, '{PLACEHOLDER_TYPE}', 'missing entity ' || id,"
-    " '{{\"placeholder\": true}}'::jsonb,"
-    " '1970-01-01T00:00:00Z'::timestamptz, '1970-01-01T00:00:00Z'::timestamptz FROM {} AS ids (id)"
-)
+_PLACEHOLDER: dict[str, Composable] = {
+    "id": SQL("made.id"),
+    "type": Literal(PLACEHOLDER_TYPE),
+    "name": SQL("'missing entity ' || made.id"),
+    "metadata": SQL("""'{"placeholder": true}'::jsonb"""),
+    "created_at": SQL("'1970-01-01T00:00:00Z'::timestamptz"),
+    "updated_at": SQL("'1970-01-01T00:00:00Z'::timestamptz"),
+}

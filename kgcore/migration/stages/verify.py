@@ -102,11 +102,18 @@ def compare(
     there too.
     """
     run_id, refused = rejected_in
-    # No parameters: a name may hold what psycopg2 would take for a placeholder.
+    # No parameters: a name may hold what psycopg2 would take for a placeholder. Whole rows are made
+    # of columns: a name of a table alone may be that of a column.
+    source, staged = (
+        SQL(", ").join(Identifier(side, name) for name in table.column_names)
+        for side in ("source", "staged")
+    )
     pairs = _PAIRS.format(
         source=SOURCE_ROWS,
         staged=_staged(staging, table, chunk),
         key=Identifier(table.key.name),
+        source_row=source,
+        staged_row=staged,
     )
     cursor.execute(SQL("SELECT count(*) FILTER (WHERE same), count(*) {}").format(pairs))
     equal, number = cursor.fetchone() or (0, 0)
@@ -203,7 +210,8 @@ _PAIRS = SQL("""
 FROM (
     SELECT coalesce(source.{key}, staged.{key}) AS id,
            staged.{key} IS NOT NULL AS is_staged,
-           source.{key} IS NOT NULL AND staged.{key} IS NOT NULL AND source *= staged AS same
+           source.{key} IS NOT NULL AND staged.{key} IS NOT NULL
+               AND record_image_eq(ROW({source_row}), ROW({staged_row})) AS same
     FROM {source} AS source
     FULL JOIN {staged} AS staged ON staged.{key} = source.{key}
 ) AS pairs
