@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -52,7 +53,8 @@ class ConnectionPool:
 
     Connections are opened by ``open_connection`` when they are first needed. Threads that find all
     in use are served in the order they came. A connection comes back rolled back and as psycopg2
-    made it: it makes no difference how its last user left it, but for what ``SET`` changed.
+    made it: it makes no difference how its last user left it, but for what ``SET`` changed. If it
+    is dropped without coming back it is closed, and makes room for another.
 
     After a fork the child's pool is empty: it opens connections of its own, and the parent's stay
     untouched. Raises :class:`SettingsError` for sizes that make no sense.
@@ -111,15 +113,15 @@ class ConnectionPool:
         try:
             alive = is_alive(idle.connection, time.monotonic() - idle.since)
         except BaseException:  # Ctrl-C.
-            self._move(idle.connection)
             self._take_back(idle.connection, usable=False)
             raise
         if alive:
             return idle.connection
-        self._move(idle.connection)
         idle.connection.close()
         with self._lock:
+            self._release(idle.connection)
             self._closed_count += 1
+            self._opening += 1
         return self._lend(self._open())
 
     def putconn(self, connection: Connection) -> None:
@@ -129,7 +131,10 @@ class ConnectionPool:
         """
         if connection in self._inherited:
             return
-        self._move(connection)
+        with self._lock:
+            if id(connection) not in self._lent or id(connection) in self._returning:
+                raise ValueError("this connection is not lent by this pool")
+            self._returning.add(id(connection))
         usable = False
         try:
             usable = reset(connection)
@@ -178,7 +183,8 @@ class ConnectionPool:
         The inherited connections are kept and not closed: closing says goodbye to the server, on
         the socket the parent goes on using.
         """
-        self._inherited |= self._lent | {idle.connection for idle in self._idle}
+        lent = {connection for ref in self._lent.values() if (connection := ref()) is not None}
+        self._inherited |= lent | {idle.connection for idle in self._idle}
         self._start_empty()
 
     def _start_empty(self) -> None:
@@ -186,9 +192,12 @@ class ConnectionPool:
         # signal's handler that wants a connection may run while its own thread holds the lock.
         self._lock = threading.RLock()
         self._idle: list[_Idle] = []  # The one used last is lent first: it is surely alive.
-        self._lent: set[Connection] = set()
-        self._moving = 0  # Being opened, reset or closed, outside the lock.
-        self._closing = 0  # Those of them that were found to be of no use, or too many.
+        # By id, and weakly: one that is dropped instead of returned keeps no place. Also while they
+        # are checked, reset or closed, outside the lock.
+        self._lent: dict[int, weakref.ref[Connection]] = {}
+        self._returning: set[int] = set()
+        self._closing: set[int] = set()  # Those found to be of no use, or too many.
+        self._opening = 0
         # While someone waits there is no idle connection, and none may be opened.
         self._waiters: deque[_Waiter] = deque()
         self._waited_seconds = 0.0
@@ -201,7 +210,7 @@ class ConnectionPool:
 
     @property
     def _size(self) -> int:
-        return len(self._idle) + len(self._lent) + self._moving
+        return len(self._idle) + len(self._lent) + self._opening
 
     def _claim_or_wait(self, timeout: float) -> _Idle | None:
         """Return an idle connection, which is lent now, or None for leave to open one."""
@@ -238,19 +247,30 @@ class ConnectionPool:
 
     def _claim(self) -> _Idle | None:
         if not self._idle:
-            self._moving += 1
+            self._opening += 1
             return None
         idle = self._idle.pop()
-        self._lent.add(idle.connection)
+        self._note_lent(idle.connection)
         return idle
 
-    def _move(self, connection: Connection) -> None:
-        """Take a connection out of the lent ones."""
+    def _note_lent(self, connection: Connection) -> None:
+        key = id(connection)
+        self._lent[key] = weakref.ref(connection, partial(self._forget, key))
+
+    def _forget(self, key: int, dropped: weakref.ref[Connection]) -> None:
         with self._lock:
-            if connection not in self._lent:
-                raise ValueError("this connection is not lent by this pool")
-            self._lent.remove(connection)
-            self._moving += 1
+            if self._lent.get(key) is dropped:
+                self._release_key(key)
+                self._closed_count += 1
+                self._serve()
+
+    def _release(self, connection: Connection) -> None:
+        self._release_key(id(connection))
+
+    def _release_key(self, key: int) -> None:
+        self._lent.pop(key, None)
+        self._returning.discard(key)
+        self._closing.discard(key)
 
     def _serve(self) -> None:
         """Give what is free to those who wait; the lock is held."""
@@ -273,9 +293,9 @@ class ConnectionPool:
     def _lend(self, connection: Connection) -> Connection:
         """Lend a connection that was just opened."""
         with self._lock:
+            self._opening -= 1
+            self._note_lent(connection)
             if not self._is_closed:
-                self._moving -= 1
-                self._lent.add(connection)
                 return connection
         self._take_back(connection, usable=False)
         raise _closed_error()
@@ -283,29 +303,26 @@ class ConnectionPool:
     def _give_back(self, idle: _Idle | None) -> None:
         """Undo a claim."""
         if idle is not None:
-            self._move(idle.connection)
             self._take_back(idle.connection, usable=True)
             return
         with self._lock:
-            self._moving -= 1
+            self._opening -= 1
             self._serve()
 
     def _take_back(self, connection: Connection, *, usable: bool) -> None:
-        """Make a moving connection idle, or close it: if it is of no use, or one too many."""
+        """Make a lent connection idle, or close it: if it is of no use, or one too many."""
         with self._lock:
             # Two that come back at once must not both take themselves for the one too many.
-            wanted = self._waiters or self._size - self._closing <= self._pool_size
+            wanted = self._waiters or self._size - len(self._closing) <= self._pool_size
             if usable and wanted and not self._is_closed:
-                self._moving -= 1
+                self._release(connection)
                 self._idle.append(_Idle(connection))
-                if self._waiters:
-                    self._serve()
+                self._serve()
                 return
-            self._closing += 1
+            self._closing.add(id(connection))
         connection.close()
         with self._lock:
-            self._closing -= 1
-            self._moving -= 1
+            self._release(connection)
             self._closed_count += 1
             self._serve()
 

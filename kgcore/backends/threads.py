@@ -45,10 +45,12 @@ class PerThread(Generic[T]):
 class _Slot(Generic[T]):
     # A thread's end drops its thread-local values, and this is how that is noticed.
 
+    value: T | None = None  # Ctrl-C may come before there is another.
+
     def __init__(self, value: T, release: Callable[[T], None]) -> None:
         self.pid = os.getpid()
         self.release = release
-        self.value: T | None = value
+        self.value = value
 
     def __del__(self) -> None:
         if self.value is not None and self.pid == os.getpid():

@@ -248,6 +248,22 @@ def test_a_connection_that_was_given_its_own_ways_is_closed(
     assert (pool.stats().opened, pool.stats().closed) == (2, 1)
 
 
+def test_a_connection_that_is_dropped_makes_room(make_pool: MakePool, postgres: Database) -> None:
+    """As Ctrl-C makes it in the wrong moment, or whoever forgets to return it."""
+    pool = make_pool(1, 0)
+    held = [pool.getconn()]
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(pool.getconn)
+        wait_for(lambda: some_wait(pool, 1))
+        held.clear()
+        connection = waiting.result(5)
+    assert ask(connection, "SELECT 1") == 1
+    wait_for(lambda: sessions(postgres) == 1)
+    pool.putconn(connection)
+    stats = pool.stats()
+    assert (stats.size, stats.in_use, stats.opened, stats.closed) == (1, 0, 2, 1)
+
+
 def test_a_handler_of_signals_may_use_the_pool(make_pool: MakePool) -> None:
     """It may run while its own thread holds the pool's lock."""
     pool = make_pool(2, 0)
