@@ -119,9 +119,8 @@ class ConnectionPool:
             return idle.connection
         idle.connection.close()
         with self._lock:
-            self._release(idle.connection)
-            self._closed_count += 1
-            self._opening += 1
+            self._opening += 1  # In its place, which nobody else may have.
+            self._forget(id(idle.connection))
         return self._lend(self._open())
 
     def putconn(self, connection: Connection) -> None:
@@ -157,25 +156,17 @@ class ConnectionPool:
 
     def close_idle(self) -> None:
         """Close the connections that nobody uses now; later ones are opened when needed."""
-        with self._lock:
-            connections = [idle.connection for idle in self._idle]
-            self._closed_count += len(connections)
-            self._idle.clear()
-        for connection in connections:
+        for connection in self._take_idle():
             connection.close()
 
     def close(self) -> None:
         """Close all idle connections, and those in use when they come back; waiters are refused."""
         with self._lock:
             self._is_closed = True
-            connections = [idle.connection for idle in self._idle]
-            self._closed_count += len(connections)
-            self._idle.clear()
             for waiter in self._waiters:
                 waiter.ready.set()
             self._waiters.clear()
-        for connection in connections:
-            connection.close()
+        self.close_idle()
 
     def after_fork_in_child(self) -> None:
         """Start empty in a forked child. The interpreter calls it; nobody else should.
@@ -183,8 +174,9 @@ class ConnectionPool:
         The inherited connections are kept and not closed: closing says goodbye to the server, on
         the socket the parent goes on using.
         """
-        lent = {connection for ref in self._lent.values() if (connection := ref()) is not None}
-        self._inherited |= lent | {idle.connection for idle in self._idle}
+        self._inherited.update(
+            connection for ref in self._open_ones.values() if (connection := ref()) is not None
+        )
         self._start_empty()
 
     def _start_empty(self) -> None:
@@ -192,9 +184,10 @@ class ConnectionPool:
         # signal's handler that wants a connection may run while its own thread holds the lock.
         self._lock = threading.RLock()
         self._idle: list[_Idle] = []  # The one used last is lent first: it is surely alive.
-        # By id, and weakly: one that is dropped instead of returned keeps no place. Also while they
-        # are checked, reset or closed, outside the lock.
-        self._lent: dict[int, weakref.ref[Connection]] = {}
+        # By id, and weakly: one that is dropped instead of returned keeps no place.
+        self._open_ones: dict[int, weakref.ref[Connection]] = {}
+        # Their ids, also while they are checked, reset or closed, outside the lock.
+        self._lent: set[int] = set()
         self._returning: set[int] = set()
         self._closing: set[int] = set()  # Those found to be of no use, or too many.
         self._opening = 0
@@ -250,25 +243,28 @@ class ConnectionPool:
             self._opening += 1
             return None
         idle = self._idle.pop()
-        self._note_lent(idle.connection)
+        self._lent.add(id(idle.connection))
         return idle
 
-    def _note_lent(self, connection: Connection) -> None:
-        key = id(connection)
-        self._lent[key] = weakref.ref(connection, partial(self._forget, key))
-
-    def _forget(self, key: int, dropped: weakref.ref[Connection]) -> None:
+    def _take_idle(self) -> list[Connection]:
         with self._lock:
-            if self._lent.get(key) is dropped:
-                self._release_key(key)
+            connections = [idle.connection for idle in self._idle]
+            self._idle.clear()
+            for connection in connections:
+                self._forget(id(connection))
+        return connections
+
+    def _forget(self, key: int, dropped: weakref.ref[Connection] | None = None) -> None:
+        """Count a connection as closed: the one ``dropped``, or the one that has this id now."""
+        with self._lock:
+            if dropped is None or self._open_ones.get(key) is dropped:
+                self._open_ones.pop(key)
+                self._not_lent(key)
                 self._closed_count += 1
                 self._serve()
 
-    def _release(self, connection: Connection) -> None:
-        self._release_key(id(connection))
-
-    def _release_key(self, key: int) -> None:
-        self._lent.pop(key, None)
+    def _not_lent(self, key: int) -> None:
+        self._lent.discard(key)
         self._returning.discard(key)
         self._closing.discard(key)
 
@@ -293,8 +289,10 @@ class ConnectionPool:
     def _lend(self, connection: Connection) -> Connection:
         """Lend a connection that was just opened."""
         with self._lock:
+            key = id(connection)
+            self._open_ones[key] = weakref.ref(connection, partial(self._forget, key))
+            self._lent.add(key)
             self._opening -= 1
-            self._note_lent(connection)
             if not self._is_closed:
                 return connection
         self._take_back(connection, usable=False)
@@ -315,16 +313,13 @@ class ConnectionPool:
             # Two that come back at once must not both take themselves for the one too many.
             wanted = self._waiters or self._size - len(self._closing) <= self._pool_size
             if usable and wanted and not self._is_closed:
-                self._release(connection)
+                self._not_lent(id(connection))
                 self._idle.append(_Idle(connection))
                 self._serve()
                 return
             self._closing.add(id(connection))
         connection.close()
-        with self._lock:
-            self._release(connection)
-            self._closed_count += 1
-            self._serve()
+        self._forget(id(connection))
 
     def _require_open(self) -> None:
         if self._is_closed:
