@@ -66,7 +66,10 @@ class KGBackend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Undo what is not committed and close; may be called again."""
+        """Undo this thread's transaction and close; may be called again.
+
+        A connection that another thread has in a call or a transaction is closed when that ends.
+        """
 
     @property
     @abstractmethod
