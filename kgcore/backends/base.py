@@ -189,7 +189,7 @@ class KGBackend(ABC):
         self.execute("SAVEPOINT kg_block")
         try:
             yield
-        except Exception:
+        except BaseException:  # Ctrl-C may be caught outside, and the transaction committed.
             self.execute("ROLLBACK TO SAVEPOINT kg_block")
             self.execute("RELEASE SAVEPOINT kg_block")
             raise
