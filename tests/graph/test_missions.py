@@ -238,6 +238,21 @@ def test_mission_queries(graph: KnowledgeGraph) -> None:
     assert graph.similar_missions("m1", limit=1) == similar[:1]
 
 
+def test_no_domain_comes_before_the_empty_one(graph: KnowledgeGraph) -> None:
+    for number in range(8):
+        domain = None if number % 2 else ""
+        graph.log_mission(str(number), "success" if domain is None else "failed", domain)
+    with graph.transaction():
+        if graph.backend.name == "postgres":  # Which groups by sorting then, NULL last.
+            graph.backend.execute("SET LOCAL enable_hashagg = off")
+        assert [row["domain"] for row in graph.cost_by_domain()] == [None, ""]
+        lines = graph.evolution_report().splitlines()
+    assert [line for line in lines if line.startswith("| none")] == [
+        "| none | 4 | 100% | $0.00 |",
+        "| none | 4 | 0% | $0.00 |",
+    ]
+
+
 def test_evolution_report(graph: KnowledgeGraph) -> None:
     assert "| Nothing |" in graph.evolution_report()
     graph.log_mission("m1", "success", "a|b", 1.0, duration_seconds=2)
