@@ -192,6 +192,13 @@ def test_stats(graph: KnowledgeGraph) -> None:
     }
 
 
+@pytest.mark.parametrize("files", [2**63 - 1, -(2**63), -1])
+def test_sums_may_be_beyond_64_bits(graph: KnowledgeGraph, files: int) -> None:
+    for mission in "abc":
+        graph.log_mission(mission, "success", files_modified=files)
+    assert graph.get_stats()["missions"]["total_files_modified"] == 3 * files
+
+
 def test_mission_queries(graph: KnowledgeGraph) -> None:
     graph.log_mission("m1", "success", "coding", 1.0)
     graph.log_mission("m2", "failed", "coding", 0.5)
