@@ -123,10 +123,13 @@ class SQLiteBackend(KGBackend):
             connection.execute("PRAGMA query_only = ON")
 
     def _run(self, sql: str, params: Params, take: Take[T]) -> T:
-        # A cursor that stays open would keep its snapshot, and the WAL could not shrink.
-        with self._call() as connection, closing(connection.cursor()) as cursor:
-            cursor.execute(sql, sqlite_parameters(params))
-            return take(cursor)
+        with self._call() as connection:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(sql, sqlite_parameters(params))
+                return take(cursor)
+            finally:  # One that stays open would keep its snapshot, and the WAL could not shrink.
+                cursor.close()
 
     def _run_counted(self, sql: str, params: Params) -> int:
         with self._call() as connection:
