@@ -66,7 +66,10 @@ class KGBackend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Undo what is not committed and close; may be called again."""
+        """Undo this thread's transaction and close; may be called again.
+
+        A connection that another thread has in a call or a transaction is closed when that ends.
+        """
 
     @property
     @abstractmethod
@@ -186,7 +189,7 @@ class KGBackend(ABC):
         self.execute("SAVEPOINT kg_block")
         try:
             yield
-        except Exception:
+        except BaseException:  # Ctrl-C may be caught outside, and the transaction committed.
             self.execute("ROLLBACK TO SAVEPOINT kg_block")
             self.execute("RELEASE SAVEPOINT kg_block")
             raise

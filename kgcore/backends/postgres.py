@@ -31,9 +31,10 @@ from kgcore.schema.postgres import all_indexes, postgres_ddl
 _PAGE_ROWS = 1000
 _SCHEMA_LOCK = 7_710_183_401_552_946_017  # Any number that nobody else locks.
 
-# Others are not tried as reads: the server would refuse them, and log that as an error.
+# Others are not tried as reads: the server would refuse them, and log that as an error. A comment
+# ends at its first end (?>…): else several would be tried as one, in ways that double with each.
 _MAY_READ = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/|\(|SET\s+LOCAL\s[^;']*;)*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b",
+    r"(?:\s|--[^\n]*\n|(?>/\*.*?\*/)|\(|SET\s+LOCAL\s[^;']*;)*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN)\b",
     re.I | re.S,
 )
 # One round trip, where BEGIN, the statement and ROLLBACK would be three. The line end keeps the

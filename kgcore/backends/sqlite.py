@@ -13,6 +13,7 @@ from typing import Any
 
 from kgcore.backends.base import KGBackend, NotARead, Params, T, Take
 from kgcore.backends.parameters import sqlite_parameters
+from kgcore.backends.sqlite_connection import ThreadConnection
 from kgcore.backends.threads import PerThread
 from kgcore.errors import SourceError
 from kgcore.schema import sqlite_ddl
@@ -42,8 +43,8 @@ class SQLiteBackend(KGBackend):
         self.db_path = Path(db_path)
         self._in_memory = str(db_path) == ":memory:"
         self._file = self._temporary_file() if self._in_memory else self.db_path
-        self._mine: PerThread[sqlite3.Connection] = PerThread()
-        self._open: set[sqlite3.Connection] = set()
+        self._mine: PerThread[ThreadConnection] = PerThread()
+        self._open: set[ThreadConnection] = set()
         self._pid = os.getpid()
         self._closed = False
 
@@ -56,7 +57,8 @@ class SQLiteBackend(KGBackend):
             self._closed = False
             if self._in_memory:
                 self._file = self._temporary_file()
-        self._connection()
+        with self._call():
+            pass
 
     def init_schema(self) -> None:
         """Create what is missing of the graph's tables and indexes, and commit."""
@@ -77,14 +79,18 @@ class SQLiteBackend(KGBackend):
         self._end("ROLLBACK")
 
     def close(self) -> None:
-        """Close the connections of all threads; what they did not commit is undone."""
-        self._closed = True
+        """Undo this thread's transaction and close the connections, also those of other threads.
+
+        One that another thread has in a call or a transaction is closed when that ends; until then
+        its work may still be committed.
+        """
+        self.rollback()
+        self._closed = True  # Before the look at what is open: see _connect.
         if self._pid == os.getpid():
-            while self._open:
-                self._open.pop().close()
+            for connection in self._open.copy():
+                connection.retire()
             if self._in_memory:
                 shutil.rmtree(self._file.parent, ignore_errors=True)
-        self._mine = PerThread()
 
     @property
     def in_transaction(self) -> bool:
@@ -93,10 +99,10 @@ class SQLiteBackend(KGBackend):
         return connection is not None and connection.in_transaction
 
     def _begin(self) -> None:
-        connection = self._connection()
         try:
-            connection.execute("PRAGMA query_only = OFF")
-            connection.execute("BEGIN IMMEDIATE")
+            with self._call() as connection:
+                connection.execute("PRAGMA query_only = OFF")
+                connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             self.rollback()
             if not _is(error, sqlite3.SQLITE_BUSY):
@@ -107,31 +113,35 @@ class SQLiteBackend(KGBackend):
             ) from None
 
     def _end(self, command: str) -> None:
-        connection = self._mine.get()
-        if connection is None:
+        mine = self._mine.get()
+        if mine is None or not mine.begin_call():
             return
-        if connection.in_transaction:
-            connection.execute(command)
-        # Outside a transaction nothing is written: SQLite itself tells reads from writes.
-        connection.execute("PRAGMA query_only = ON")
+        with mine as connection:
+            if connection.in_transaction:
+                connection.execute(command)
+            # Outside a transaction nothing is written: SQLite itself tells reads from writes.
+            connection.execute("PRAGMA query_only = ON")
 
     def _run(self, sql: str, params: Params, take: Take[T]) -> T:
-        # A cursor that stays open would keep its snapshot, and the WAL could not shrink.
-        with closing(self._connection().cursor()) as cursor:
-            cursor.execute(sql, sqlite_parameters(params))
-            return take(cursor)
+        with self._call() as connection:
+            cursor = connection.cursor()
+            try:
+                cursor.execute(sql, sqlite_parameters(params))
+                return take(cursor)
+            finally:  # One that stays open would keep its snapshot, and the WAL could not shrink.
+                cursor.close()
 
     def _run_counted(self, sql: str, params: Params) -> int:
-        connection = self._connection()
-        before = connection.total_changes
-        rows = self._run(sql, params, _drained)
-        if rows >= 0 or connection.total_changes == before:
-            return max(rows, 0)
+        with self._call() as connection:
+            before = connection.total_changes
+            rows = self._run(sql, params, _drained)
+            if rows >= 0 or connection.total_changes == before:
+                return max(rows, 0)
         # The driver doesn't count for statements that begin with WITH.
         return self._run("SELECT changes()", (), lambda cursor: int(cursor.fetchone()[0]))
 
     def _run_many(self, sql: str, seq: Iterable[Params]) -> None:
-        with closing(self._connection().cursor()) as cursor:
+        with self._call() as connection, closing(connection.cursor()) as cursor:
             cursor.executemany(sql, map(sqlite_parameters, seq))
 
     def _read(self, sql: str, params: Params, take: Take[T]) -> T:
@@ -142,14 +152,16 @@ class SQLiteBackend(KGBackend):
                 raise NotARead from None
             raise
 
-    def _connection(self) -> sqlite3.Connection:
-        connection = self._mine.get()
-        if connection is None:
-            connection = self._connect()
-            self._mine.set(connection, _Closing(self._open))
-        return connection
+    def _call(self) -> ThreadConnection:
+        """Return this thread's connection for a ``with`` block, in which it stays open."""
+        mine = self._mine.get()
+        while mine is None or not mine.begin_call():
+            mine = self._connect()
+        return mine
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> ThreadConnection:
+        """Give this thread a connection; another's :meth:`close` may close it at any moment."""
+        file = self._file
         if self._closed:
             raise SourceError(f"{self.db_path}: the backend is closed", "call connect() first")
         if not self._open:
@@ -160,31 +172,24 @@ class SQLiteBackend(KGBackend):
                 "close the backend before the fork, and connect after it",
             )
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            connection = _opened(self._file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            made = ThreadConnection(_opened(file), on_close=self._open.discard)
         except (OSError, sqlite3.DatabaseError) as error:
             raise SourceError(
                 f"{self.db_path} can't be used as SQLite database: {error}",
                 "check SQLITE_DB_PATH, and the rights to the file and its directory",
             ) from None
-        self._open.add(connection)
-        return connection
+        self._mine.take()
+        self._mine.set(made, ThreadConnection.close)
+        self._open.add(made)
+        if self._closed or self._file is not file:  # A close() that missed it has come meanwhile.
+            made.retire()
+        return made
 
     def _temporary_file(self) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="jarvis-kg-"))
         weakref.finalize(self, _remove, directory, os.getpid())
         return directory / "memory.db"
-
-
-class _Closing:
-    """Closes the connection of a thread that ended. Holds no backend, so that one can be freed."""
-
-    def __init__(self, open_connections: set[sqlite3.Connection]) -> None:
-        self._open = open_connections
-
-    def __call__(self, connection: sqlite3.Connection) -> None:
-        self._open.discard(connection)
-        connection.close()
 
 
 def _remove(directory: Path, owner: int) -> None:
@@ -193,7 +198,7 @@ def _remove(directory: Path, owner: int) -> None:
 
 
 def _opened(file: Path) -> sqlite3.Connection:
-    # Any thread may close the backend, and with it the others' connections.
+    # Not the same thread: any may close the backend, and with it the others' connections.
     connection = sqlite3.connect(
         file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )

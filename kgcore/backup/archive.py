@@ -9,7 +9,7 @@ from kgcore.backup.programs import Program, failed
 from kgcore.errors import BackupError
 
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s".(]+)'
-_COPY = re.compile(rf"COPY ({_NAME})\.({_NAME})(?: \(.*\))? FROM stdin;\n".encode())
+_COPY = re.compile(rf"COPY ({_NAME})\.({_NAME}) ?(?:\(.*\))? FROM stdin;\n".encode())
 _END = b"\\.\n"
 
 #: Rows by schema and table.

@@ -1,6 +1,7 @@
 """Backup and restore of a SQLite file, through SQLite's own backup."""
 
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -42,12 +43,17 @@ def restore(target: Path, path: Path, *, if_exists: IfExists) -> Restored:
     refuse_other_kind(target, SQLITE)
     with _reading(target) as there:
         with_rows = tuple(sorted(name for name, rows in _counts(there).items() if rows))
+        page_size = _page_size(there)
     if with_rows and if_exists == "fail":
         raise BackupError(
             f"{target} has rows in {', '.join(with_rows)}",
             "--if-exists replace overwrites them; kg backup FILE keeps them",
         )
-    with _reading(path) as source, _failing(target):
+    with (
+        _with_pages(path, page_size, target.parent) as file,
+        _reading(file) as source,
+        _failing(target),
+    ):
         expected = _sound(source, path)
         with closing(sqlite3.connect(target, timeout=_BUSY_SECONDS)) as writer:
             source.backup(writer, progress=_deadline(target))
@@ -59,6 +65,31 @@ def restore(target: Path, path: Path, *, if_exists: IfExists) -> Restored:
             "stop the writers, and restore again with --if-exists replace",
         )
     return Restored(path, "sqlite", expected, with_rows, time.monotonic() - began)
+
+
+@contextmanager
+def _with_pages(path: Path, size: int, directory: Path) -> Iterator[Path]:
+    """Give the file, or one in ``directory`` with the same content, whose pages are of this size.
+
+    A database in WAL mode can't get others while it is open, so not by SQLite's backup either.
+    """
+    with _reading(path) as reader:
+        if _page_size(reader) == size:
+            yield path
+            return
+        _sound(reader, path)  # Damage might not be in what is written anew.
+        with tempfile.TemporaryDirectory(prefix=".kg-restore-", dir=directory) as made:
+            file = Path(made) / path.name
+            with _failing(path):
+                reader.execute("COMMIT")  # VACUUM can't be in a transaction.
+                reader.execute(f"PRAGMA page_size = {size}")
+                reader.execute("VACUUM INTO ?", (str(file),))
+            yield file
+
+
+def _page_size(connection: sqlite3.Connection) -> int:
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(size)
 
 
 def _refuse_leftovers(path: Path) -> None:

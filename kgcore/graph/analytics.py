@@ -29,6 +29,7 @@ FROM relationships_types t WHERE t.type IS NOT NULL
 ORDER BY 1, 2
 """
 
+# On SQLite a sum beyond 64 bits is an error: files are summed in two halves.
 _MISSIONS = """
 SELECT count(*) AS total,
     count(CASE WHEN status = 'success' THEN 1 END) AS successful,
@@ -36,7 +37,7 @@ SELECT count(*) AS total,
     sum(cost_usd) AS total_cost_usd,
     avg(cost_usd) AS avg_cost_usd,
     avg(duration_seconds) AS avg_duration_seconds,
-    sum(files_modified) AS total_files_modified
+    sum(files_modified >> 32) AS files_high, sum(files_modified & 4294967295) AS files_low
 FROM mission_history
 """
 
@@ -84,6 +85,7 @@ class Analytics(Part):
         missions = self._session.rows(_MISSIONS, heavy=True)[0]
         for name in ("total_cost_usd", "avg_cost_usd", "avg_duration_seconds"):
             missions[name] = round(missions[name] or 0.0, DIGITS)
-        missions["total_files_modified"] = int(missions["total_files_modified"] or 0)
+        high, low = (int(missions.pop(name) or 0) for name in ("files_high", "files_low"))
+        missions["total_files_modified"] = (high << 32) + low
         stats["missions"] = missions
         return stats

@@ -2,10 +2,14 @@
 
 import json
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from kgcore.backends import Row
 from kgcore.graph.values import Metadata
+
+# SQLite refuses a thousand of them.
+_MOST_CONDITIONS = 100
 
 
 def parsed(document: str) -> Any:
@@ -20,27 +24,35 @@ def contains(document: Any, part: Any) -> bool:
     array contains another if each of the other's elements is contained in any of its own, whatever
     their order and number. Anything else contains what is equal to it; 1 is 1.0, and true is not 1.
     """
-    if isinstance(part, dict):
-        return isinstance(document, dict) and all(
-            key in document and contains(document[key], value) for key, value in part.items()
-        )
-    if isinstance(part, list):
-        return isinstance(document, list) and all(
-            any(contains(element, wanted) for element in document) for wanted in part
-        )
-    if isinstance(document, bool) or isinstance(part, bool):
-        return document is part
-    return bool(document == part)
+    pending = [(document, part)]  # Objects may be nested deeper than Python's stack.
+    while pending:
+        document, part = pending.pop()
+        if isinstance(part, dict):
+            if not isinstance(document, dict) or not document.keys() >= part.keys():
+                return False
+            pending += [(document[key], value) for key, value in part.items()]
+        elif isinstance(part, list):
+            if not isinstance(document, list):
+                return False
+            for wanted in part:
+                if not any(contains(element, wanted) for element in document):
+                    return False
+        elif isinstance(document, bool) or isinstance(part, bool):
+            if document is not part:
+                return False
+        elif document != part:
+            return False
+    return True
 
 
 def sqlite_candidates(criteria: Metadata) -> tuple[str, list[Any]]:
     """Return a condition that holds for all rows whose metadata contains ``criteria``, and others.
 
-    It saves parsing most rows in Python: the outermost keys must be there, with their texts.
+    It saves parsing most rows in Python: the first outermost keys must be there, with their texts.
     """
     conditions = ["json_type(metadata) = 'object'"]
     params: list[Any] = []
-    for key, value in criteria.items():
+    for key, value in islice(criteria.items(), _MOST_CONDITIONS):
         text = " AND j.type = 'text' AND j.value = ?" if isinstance(value, str) else ""
         conditions.append(f"EXISTS (SELECT 1 FROM json_each(metadata) j WHERE j.key = ?{text})")
         params += [key, value] if text else [key]

@@ -100,7 +100,7 @@ class KnowledgeGraph(Entities, Relationships, Missions, Files, Traversal, Search
         return backend.replica_pool_stats() if isinstance(backend, PostgreSQLBackend) else {}
 
     def close(self) -> None:
-        """Close the backend; what is not committed is undone."""
+        """Close the backend; what this thread did not commit is undone: :meth:`KGBackend.close`."""
         self.backend.close()
 
     def __enter__(self) -> Self:

@@ -143,7 +143,7 @@ class Missions(Part):
             for name in ("total_cost_usd", "avg_cost_usd"):
                 row[name] = round(row[name] or 0.0, DIGITS)
             row["success_rate"] = _rate(row)
-        return sorted(rows, key=lambda row: (-row["total_cost_usd"], row["domain"] or ""))
+        return sorted(rows, key=lambda row: (-row["total_cost_usd"], *domain_order(row["domain"])))
 
     def _missions(
         self,
@@ -164,6 +164,11 @@ class Missions(Part):
             f" {chosen.newest('created_at')} LIMIT ?",
             (*chosen.params, count(limit, "limit")),
         )
+
+
+def domain_order(domain: str | None) -> tuple[str, bool]:
+    """Return what domains are sorted by: their names; none comes before the empty one."""
+    return domain or "", domain is not None
 
 
 def _rate(row: Row) -> float:

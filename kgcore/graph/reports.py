@@ -7,6 +7,7 @@ from typing import Any
 from kgcore.backends import Row
 from kgcore.graph.analytics import Analytics
 from kgcore.graph.dialect import Dialect
+from kgcore.graph.missions import domain_order
 from kgcore.graph.values import days_before
 
 _ROWS = 10
@@ -136,7 +137,7 @@ def _summary(domains: Sequence[Row]) -> list[tuple[Any, ...]]:
 
 
 def _by_domain(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
-    ordered = sorted(rows, key=lambda row: (-row["total"], row["domain"] or ""))
+    ordered = sorted(rows, key=lambda row: (-row["total"], *domain_order(row["domain"])))
     return [
         (row["domain"] or "none", f"{row['total']:,}", _rate(row), f"${row['cost']:,.2f}")
         for row in ordered

@@ -49,7 +49,8 @@ class Search(Part):
         SQLite folds the case of ASCII letters only, PostgreSQL that of its locale.
 
         All entities (of the type) are looked at, unless there is an index for it:
-        :meth:`create_search_index`.
+        :meth:`create_search_index`. Raises ValueError for more than about 50,000 bytes of text,
+        which SQLite can't look for.
         """
         session = self._session
         condition, chosen = _of_type(entity_type)
@@ -84,6 +85,9 @@ class Search(Part):
         session.atomically(lambda: search_index.create(session.backend), repeatable=True)
 
 
+#: SQLite's limit, in bytes, and with what is escaped. It holds on both databases.
+_LONGEST_PATTERN = 50_000
+
 _FOUND = f"SELECT rowid FROM {search_index.SQLITE_TABLE} WHERE {search_index.SQLITE_TABLE} MATCH ?"
 
 
@@ -94,7 +98,11 @@ def _of_type(entity_type: str | None) -> tuple[str, list[str]]:
 def _like(found: str) -> str:
     for special in "!%_":
         found = found.replace(special, "!" + special)
-    return f"%{found}%"
+    pattern = f"%{found}%"
+    size = len(pattern.encode())
+    if size > _LONGEST_PATTERN:
+        raise ValueError(f"a text of {size:,} bytes is too long to look for: {_LONGEST_PATTERN:,}")
+    return pattern
 
 
 def _search(dialect: Dialect, condition: str) -> str:

@@ -64,14 +64,15 @@ class Traversal(Part):
         Each is ``dict(id, type, name, metadata, relationship)``; the relationship, ``dict(id,
         from_id, to_id, type, metadata, created_at)``, is the one that led to it, None at the start.
         Of several shortest paths it is always the same one. None means that there is no path of at
-        most ``max_depth`` relationships among the ``max_nodes`` entities nearest to the start.
+        most ``max_depth`` relationships among the ``max_nodes`` entities nearest to the start,
+        which is one of them. Raises ValueError if ``max_nodes`` is below 1.
         """
         to_id = integer(to_id, "to_id")
         walk, params = _walk(
             self._session.dialect,
             integer(from_id, "from_id"),
             count(max_depth, "max_depth"),
-            count(max_nodes, "max_nodes"),
+            count(max_nodes, "max_nodes", least=1),
             ends(direction),
             relationship_type,
             to_id,

@@ -15,6 +15,8 @@ Metadata = dict[str, Any]
 Direction = Literal["outgoing", "incoming", "both"]
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+#: A limit beyond this is this one: no table has as many rows, and something may still be added.
+_MOST_ROWS = 2**62
 # A text, or a number so large that Python writes it with an exponent.
 _LARGE = re.compile(r""""(?:[^"\\]|\\.)*"|(?P<number>-?\d+(?:\.\d+)?e\+\d+)""")
 
@@ -85,11 +87,14 @@ def optional_real(value: float | None, name: str) -> float | None:
 
 
 def count(value: int, name: str, least: int = 0) -> int:
-    """Return the number if it can be a limit. Raises ValueError for one below ``least``."""
+    """Return the number if it can be a limit, at most 2**62.
+
+    Raises ValueError for one below ``least`` or beyond 64 bits.
+    """
     number = integer(value, name)
     if number < least:
         raise ValueError(f"{name} must be {least} or more, not {number}")
-    return number
+    return min(number, _MOST_ROWS)
 
 
 def aware(time: datetime | str) -> datetime:

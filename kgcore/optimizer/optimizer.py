@@ -27,6 +27,7 @@ from kgcore.optimizer.model import (
     TableState,
 )
 from kgcore.optimizer.queries import GraphQuery, named_call, statements
+from kgcore.optimizer.refusals import refusing
 
 #: From here on a search that looks at all of them takes long enough to be noticed.
 _MANY_ENTITIES = 20_000
@@ -79,7 +80,8 @@ class Optimizer:
         ``run`` is False; SQLite only plans it. Raises :class:`SettingsError` for anything but one
         statement that reads.
         """
-        return self._explained(sql, params, run=run, heavy=False)
+        with refusing():
+            return self._explained(sql, params, run=run, heavy=False)
 
     def explain_query(self, query: GraphQuery, entity_id: int | None = None) -> tuple[Plan, ...]:
         """Return how the database does a call of the library, a plan for each of its statements.
@@ -102,7 +104,8 @@ class Optimizer:
     def vacuum(self) -> tuple[str, ...]:
         """Free the room of dead rows for new ones; return the tables' names.
 
-        SQLite writes the whole file anew, and needs as much room again meanwhile.
+        SQLite writes the whole file anew, and needs as much room again meanwhile. Raises
+        :class:`~kgcore.errors.SourceError` in a transaction there.
         """
         return self._care("VACUUM", sqlite.vacuum)
 

@@ -14,6 +14,7 @@ from kgcore.backends.placeholders import to_psycopg2
 from kgcore.errors import SettingsError
 from kgcore.graph.dialect import POSTGRES
 from kgcore.optimizer.model import Plan, Step
+from kgcore.optimizer.refusals import writes
 
 Node = dict[str, Any]
 
@@ -124,6 +125,8 @@ def _explained(
 def _plan(sql: str, explained: Node) -> Plan:
     root = explained["Plan"]
     nodes = list(_nodes(root))
+    if any(node["Node Type"] == "ModifyTable" for node in nodes):  # Only planned, nobody refused.
+        raise writes()
     hints = tuple(dict.fromkeys([*_hints(nodes), *_whole(explained)]))
     return Plan(
         statement=" ".join(sql.split()),

@@ -5,8 +5,10 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from kgcore.backends import Row, SQLiteBackend
+from kgcore.errors import SourceError
 from kgcore.optimizer.model import IndexState, Plan, Step, TableState
 from kgcore.optimizer.redundant import Shape, redundant
+from kgcore.optimizer.refusals import writes
 from kgcore.schema import TABLES, quoted
 
 _OWN = {index.name for table in TABLES for index in table.indexes}
@@ -77,7 +79,12 @@ def analyze(backend: SQLiteBackend) -> None:
 
 def vacuum(backend: SQLiteBackend) -> None:
     """Write the file anew, without its free pages. Waits for writers."""
-    # It can't be in a transaction, outside of which the backend doesn't write.
+    if backend.in_transaction:
+        raise SourceError(
+            f"{backend.db_path}: VACUUM can't be a part of this thread's transaction",
+            "commit or roll back first",
+        )
+    # Outside of a transaction the backend doesn't write.
     backend.fetchall("PRAGMA query_only = OFF")
     try:
         backend.fetchall("VACUUM")
@@ -87,7 +94,10 @@ def vacuum(backend: SQLiteBackend) -> None:
 
 
 def explain(backend: SQLiteBackend, sql: str, params: Sequence[Any] = ()) -> Plan:
-    """Return EXPLAIN QUERY PLAN; the statement isn't run."""
+    """Return EXPLAIN QUERY PLAN; the statement isn't run. One that writes is refused."""
+    program = backend.fetchall(f"EXPLAIN {sql}", params)
+    if any(step["opcode"] == "Transaction" and step["p2"] for step in program):
+        raise writes()
     rows = backend.fetchall(f"EXPLAIN QUERY PLAN {sql}", params)
     found = [str(row["detail"]) for row in rows]
     root = Step("the statement", steps=_steps(rows, 0))

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,23 +66,105 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         SQLiteBackend(tmp_path / "letter.txt" / "kg.db").connect()
 
 
-def test_close_closes_the_connections_of_all_threads(tmp_path: Path) -> None:
+def test_close_closes_idle_connections_of_other_threads(tmp_path: Path) -> None:
     backend = SQLiteBackend(tmp_path / "kg.db")
     backend.init_schema()
+    with other_thread(lambda: backend.fetchall("SELECT * FROM entities")) as go_on:
+        backend.close()
+        assert not (tmp_path / "kg.db-wal").exists()  # It goes with the last connection.
+        go_on.set()
+
+
+@pytest.mark.parametrize("opened_again", [False, True])
+def test_close_leaves_another_threads_transaction_to_its_end(
+    tmp_path: Path, opened_again: bool
+) -> None:
+    backend = SQLiteBackend(tmp_path / "kg.db")
+    backend.init_schema()
+    insert = "INSERT INTO entities (type, name) VALUES ('file', ?)"
+    seen: list[str] = []
+
+    def finish() -> None:
+        backend.execute(insert, ("b",))
+        backend.commit()
+        seen.append("gone" if not (tmp_path / "kg.db-wal").exists() else "there")
+        try:
+            backend.execute(insert, ("c",))
+        except SourceError as error:
+            seen.append(error.message)
+
+    with other_thread(lambda: backend.execute(insert, ("a",)), finish) as go_on:
+        backend.close()
+        if opened_again:
+            backend.connect()
+        go_on.set()
+    with SQLiteBackend(tmp_path / "kg.db") as reader:
+        names = [row["name"] for row in reader.fetchall("SELECT name FROM entities ORDER BY name")]
+    assert names == ["a", "b"]  # The whole transaction, and not the one that never ended.
+    assert seen == (
+        ["there"] if opened_again else ["gone", f"{tmp_path}/kg.db: the backend is closed"]
+    )
+
+
+@contextmanager
+def other_thread(
+    first: Callable[[], object], then: Callable[[], object] = lambda: None
+) -> Iterator[threading.Event]:
+    """Run the block after ``first`` was done in another thread, which does ``then`` when set."""
     ready, go_on = threading.Event(), threading.Event()
 
     def work() -> None:
-        backend.execute("DELETE FROM entities")
+        first()
         ready.set()
-        go_on.wait(10)
+        assert go_on.wait(10)
+        then()
 
     thread = threading.Thread(target=work)
     thread.start()
     assert ready.wait(10)
-    backend.close()
-    assert not (tmp_path / "kg.db-wal").exists()  # It goes with the last connection.
-    go_on.set()
+    yield go_on
     thread.join()
+
+
+CLOSE_AMID_CALLS = """
+import sys, threading, time
+from kgcore import KGError, KnowledgeGraph
+
+def work(call):
+    try:
+        while True:
+            call()
+    except KGError as error:
+        print(error.message + "\\n", end="")
+
+for _ in range(3):
+    kg = KnowledgeGraph(db_path=sys.argv[1])
+    kg.add_entities([("file", str(i), {"x": list(range(20))}) for i in range(300)])
+    calls = [lambda: kg.search("zz9"), lambda: kg.list_entities(limit=300)] * 2
+    calls.append(lambda: kg.add_entity("file", "one"))
+    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    kg.close()
+    for thread in threads:
+        thread.join()
+"""
+
+
+@pytest.mark.parametrize("name", ["kg.db", ":memory:"])
+def test_close_ends_the_calls_of_other_threads_in_an_error(tmp_path: Path, name: str) -> None:
+    path = name if name == ":memory:" else str(tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSE_AMID_CALLS, path],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{path}: the backend is closed"] * 15
+    assert list(tmp_path.iterdir()) == ([] if name == ":memory:" else [tmp_path / name])
 
 
 def test_databases_in_memory_are_apart_and_leave_nothing(

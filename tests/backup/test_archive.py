@@ -29,3 +29,8 @@ def test_every_row_of_every_table_is_counted(tables: dict[tuple[str, str], list[
 def test_bare_names_and_rows_that_look_like_commands() -> None:
     script = b"COPY public.t FROM stdin;\nCOPY public.u (id) FROM stdin;\n\\\\.\n\\.\n"
     assert count_rows(script.splitlines(keepends=True)) == {("public", "t"): 2}
+
+
+def test_a_table_without_columns_has_rows_without_text() -> None:
+    script = b"COPY public.t  FROM stdin;\n\n\n\\.\n"
+    assert count_rows(script.splitlines(keepends=True)) == {("public", "t"): 2}

@@ -154,8 +154,10 @@ def test_quoted_names_and_tables_of_the_users_own_are_in_the_copy(
     database, graph = filled
     database.rows('CREATE TABLE "My ""own"" table" ("from stdin;" text)')
     database.rows('INSERT INTO "My ""own"" table" VALUES (E\'a\\nb\'), (NULL)')
+    database.rows("CREATE TABLE bare ()")
+    database.rows("INSERT INTO bare DEFAULT VALUES")
     made = backup(graph.backend, tmp_path / "graph.dump")
-    assert made.tables == COUNTS | {'My "own" table': 2}
+    assert made.tables == COUNTS | {'My "own" table': 2, "bare": 1}
     with fresh_database(database.server) as elsewhere, postgres_graph_of(elsewhere) as other:
         assert restore(other.backend, made.path).tables == made.tables
         assert elsewhere.rows('SELECT count(*) FROM "My ""own"" table"') == [(2,)]

@@ -69,6 +69,29 @@ def test_rows_are_overwritten_only_when_asked_and_under_open_readers(
     assert contents(sqlite_file) == before
 
 
+def test_pages_of_another_size_are_no_obstacle(sqlite_file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with closing(sqlite3.connect(sqlite_file)) as connection:
+        connection.execute("PRAGMA journal_mode = delete")
+        connection.execute("PRAGMA page_size = 8192")
+        connection.execute("VACUUM")
+    before = contents(sqlite_file)
+    with SQLiteBackend(sqlite_file) as source:
+        backup(source, copy)
+    target = tmp_path / "target.db"
+    with KnowledgeGraph(db_path=target) as graph:
+        graph.create_search_index()
+        assert graph.backend.fetchone("PRAGMA page_size") == {"page_size": 4096}
+        graph.add_entity("file", "old")
+        done = restore(graph.backend, copy, if_exists="replace")
+        assert done.tables == COUNTS
+        assert done.replaced == ("entities",)
+        assert contents(target) == before
+        assert graph.find_entity("file", "old") is None
+        assert graph.backend.fetchone("PRAGMA page_size") == {"page_size": 4096}
+    assert not list(tmp_path.glob(".kg-restore-*"))
+
+
 def test_empty_tables_are_no_obstacle(sqlite_file: Path, tmp_path: Path) -> None:
     with KnowledgeGraph(db_path=tmp_path / "empty.db") as graph:
         assert restore(graph.backend, sqlite_file).replaced == ()

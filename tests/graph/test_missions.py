@@ -192,6 +192,13 @@ def test_stats(graph: KnowledgeGraph) -> None:
     }
 
 
+@pytest.mark.parametrize("files", [2**63 - 1, -(2**63), -1])
+def test_sums_may_be_beyond_64_bits(graph: KnowledgeGraph, files: int) -> None:
+    for mission in "abc":
+        graph.log_mission(mission, "success", files_modified=files)
+    assert graph.get_stats()["missions"]["total_files_modified"] == 3 * files
+
+
 def test_mission_queries(graph: KnowledgeGraph) -> None:
     graph.log_mission("m1", "success", "coding", 1.0)
     graph.log_mission("m2", "failed", "coding", 0.5)
@@ -236,6 +243,21 @@ def test_mission_queries(graph: KnowledgeGraph) -> None:
         ("m2", 0),
     ]
     assert graph.similar_missions("m1", limit=1) == similar[:1]
+
+
+def test_no_domain_comes_before_the_empty_one(graph: KnowledgeGraph) -> None:
+    for number in range(8):
+        domain = None if number % 2 else ""
+        graph.log_mission(str(number), "success" if domain is None else "failed", domain)
+    with graph.transaction():
+        if graph.backend.name == "postgres":  # Which groups by sorting then, NULL last.
+            graph.backend.execute("SET LOCAL enable_hashagg = off")
+        assert [row["domain"] for row in graph.cost_by_domain()] == [None, ""]
+        lines = graph.evolution_report().splitlines()
+    assert [line for line in lines if line.startswith("| none")] == [
+        "| none | 4 | 100% | $0.00 |",
+        "| none | 4 | 0% | $0.00 |",
+    ]
 
 
 def test_evolution_report(graph: KnowledgeGraph) -> None:

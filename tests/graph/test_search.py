@@ -100,6 +100,23 @@ def test_containment_is_that_of_postgres(
     assert contains(parsed(row["a"]), parsed(row["b"])) is row["found"]
 
 
+def test_criteria_may_have_many_keys(graph: KnowledgeGraph) -> None:
+    wide = {f"key {number}": number for number in range(1200)}
+    found = graph.add_entity("file", "wide", wide)
+    graph.add_entity("file", "other", wide | {"key 1199": None})
+    assert [row["id"] for row in graph.find_by_metadata(wide)] == [found]
+
+
+def test_criteria_may_be_deep(graph: KnowledgeGraph) -> None:
+    deep: dict[str, Any] = {"end": [1]}
+    other: dict[str, Any] = {"end": [2]}
+    for _ in range(700):
+        deep, other = {"in": deep}, {"in": other}
+    found = graph.add_entity("file", "deep", deep)
+    graph.add_entity("file", "other", other)
+    assert [row["id"] for row in graph.find_by_metadata(deep)] == [found]
+
+
 def test_the_index_finds_metadata(postgres_graph: KnowledgeGraph, postgres: Database) -> None:
     postgres_graph.add_entities(
         [("file", str(number), {"domain": f"d{number % 500}"}) for number in range(20_000)]
@@ -180,6 +197,14 @@ def test_search_sees_through_escapes(graph: KnowledgeGraph, query: str) -> None:
     graph.backend.commit()
     graph.add_entity("file", "3", {"k\\": "x"})
     assert [row["name"] for row in graph.search(query)] == ["1", "2"]
+
+
+def test_a_text_may_be_long_but_not_endless(graph: KnowledgeGraph) -> None:
+    long = graph.add_entity("file", "a", {"text": "é" * 24_999})
+    assert [row["id"] for row in graph.search("é" * 24_999)] == [long]
+    for query in ("é" * 25_000, "%" * 25_000, "a" * 50_000, "\n" * 25_000):
+        with pytest.raises(ValueError, match="too long"):
+            graph.search(query)
 
 
 def test_search_of_nothing_finds_all(texts: KnowledgeGraph) -> None:

@@ -122,6 +122,10 @@ def test_bounds_of_a_path(graph: KnowledgeGraph) -> None:
     assert found is not None
     assert [row["id"] for row in found] == ids[:12]
     assert graph.shortest_path(ids[0], ids[11], max_depth=11, max_nodes=8) is None
+    assert graph.shortest_path(ids[0], ids[1], max_nodes=1) is None
+    assert graph.shortest_path(ids[0], ids[0], max_nodes=1) is not None
+    with pytest.raises(ValueError, match="max_nodes must be 1 or more"):
+        graph.shortest_path(ids[0], ids[1], max_nodes=0)
 
 
 def test_paths_are_not_counted(graph: KnowledgeGraph) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import partial
@@ -153,6 +153,33 @@ def test_limits_are_numbers(graph: KnowledgeGraph) -> None:
             graph.iter_entities(page_size=size)
     with pytest.raises(TypeError, match="limit"):
         graph.list_entities(limit=1.5)  # type: ignore[arg-type]
+
+
+def test_the_largest_limits_mean_all(graph: KnowledgeGraph) -> None:
+    mission, file = graph.add_entities([("mission", "m"), ("file", "a")])
+    graph.add_relationship(mission, file, "worked_on")
+    graph.log_mission("m", "success", "coding")
+    graph.log_mission("n", "success", "coding")
+    graph.log_file_snapshot("a")
+    most = 2**63 - 1
+    calls: list[Callable[[], Sized | None]] = [
+        lambda: graph.list_entities("file", limit=most),
+        lambda: list(graph.iter_entities("file", page_size=most)),
+        lambda: graph.list_relationships(limit=most),
+        lambda: graph.find_related(mission, limit=most),
+        lambda: graph.find_by_metadata({}, "file", limit=most),
+        lambda: graph.search("a", "file", limit=most),
+        lambda: graph.neighbors(mission, depth=most, limit=most),
+        lambda: graph.shortest_path(file, file, max_depth=most, max_nodes=most),
+        lambda: graph.get_risky_files(most),
+        lambda: graph.similar_missions("m", most),
+        lambda: graph.get_mission_history("success", limit=most)[1:],
+        lambda: graph.get_file_history("a", most),
+    ]
+    for call in calls:
+        assert len(call() or ()) == 1
+    with pytest.raises(ValueError, match="limit must fit into 64 bits"):
+        graph.list_entities(limit=most + 1)
 
 
 #: Metadata as others may have written it, and as it comes out.

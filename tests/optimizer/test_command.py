@@ -40,6 +40,9 @@ def test_on_sqlite_and_what_is_refused(kg: Kg, tmp_path: Path) -> None:
     refused = kg("optimize", "--db-path", "graph.db", "--sql", "DELETE FROM entities")
     assert refused.code == 2
     assert "only one statement that reads" in refused.err
+    misspelt = kg("optimize", "--db-path", "graph.db", "--sql", "SELECT * FROM entitys")
+    assert (misspelt.code, len(misspelt.err.splitlines())) == (2, 2)
+    assert "no such table: entitys" in misspelt.err
     both = kg("optimize", "--explain", "stats", "--sql", "SELECT 1")
     assert (both.code, "both given" in both.err) == (2, True)
     assert kg("optimize", "--db-path", str(tmp_path / "missing.db")).code == 1

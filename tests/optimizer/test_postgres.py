@@ -172,11 +172,30 @@ def test_explaining_changes_nothing(optimizer: Optimizer, filled: Database) -> N
         " 'DELETE FROM hollow RETURNING 1'"
     )
     for sql in ("SELECT meddle()", "WITH d AS (DELETE FROM hollow RETURNING 1) TABLE d"):
-        with pytest.raises(Exception, match="read-only"):
+        with pytest.raises(SettingsError, match=r"writes: cannot execute .* read-only"):
             optimizer.explain(sql)
     assert filled.rows("SELECT count(*) FROM hollow") == [(20_000,)]
+    with pytest.raises(SettingsError, match="writes"):
+        optimizer.explain("WITH d AS (DELETE FROM hollow RETURNING 1) TABLE d", run=False)
     plan = optimizer.explain("SELECT pg_sleep(100)", run=False)
     assert plan.ms is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("SELECT FROM nowhere", 'relation "nowhere" does not exist'),
+        ("SELECT naem FROM entities", 'column "naem" does not exist'),
+        ("SELECT 1 +", "syntax error"),
+        ("SELECT 1 / (id - id) FROM entities", "division by zero"),
+        ("SELECT ?", "more parameters than"),
+    ],
+)
+def test_what_is_refused_says_why(optimizer: Optimizer, sql: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why) as caught:
+        optimizer.explain(sql)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
 
 
 def test_statements_with_numbered_parameters(optimizer: Optimizer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kgcore.errors import SettingsError
+from kgcore.errors import SettingsError, SourceError
 from kgcore.graph import KnowledgeGraph
 from kgcore.optimizer import GraphQuery, Optimizer
 from kgcore.sample import make_synthetic
@@ -80,6 +80,31 @@ def test_plans_in_words(optimizer: Optimizer) -> None:
     assert "every row is read" in scan.hints[0]
     with pytest.raises(SettingsError):
         optimizer.explain("DELETE FROM entities")
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("WITH x AS (SELECT 1) DELETE FROM entities", "this one writes"),
+        ("WITH x AS (INSERT INTO entities VALUES (1)) SELECT 1", "near .*INSERT.*: syntax error"),
+        ("SELECT * FROM nowhere", "no such table: nowhere"),
+        ("SELECT ?", "bindings"),
+    ],
+)
+def test_what_is_refused_says_why(optimizer: Optimizer, sql: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why) as caught:
+        optimizer.explain(sql)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_vacuum_is_no_part_of_a_transaction(optimizer: Optimizer) -> None:
+    with optimizer.backend.transaction():
+        optimizer.backend.execute("DELETE FROM relationships")
+        with pytest.raises(SourceError, match="VACUUM") as caught:
+            optimizer.vacuum()
+        assert "commit" in caught.value.hint
+    assert optimizer.backend.fetchall("SELECT id FROM relationships") == []
 
 
 def test_the_rest_says_so_in_a_line(optimizer: Optimizer) -> None:
