@@ -165,7 +165,11 @@ def _start(cursor: Cursor, run_id: str, prepared: Prepared, options: Options) ->
     counts = Counter((step.stage, step.table) for step in steps)
     ready_stages = unlocked(run.tables, counts, options.repairs)
     ledger.create_run(cursor, run, steps, ready_stages, prepared.seconds)
-    tables = [item.table for item in prepared.tables]
+    # A sequence gets a name that no other table has: those are created first.
+    tables = sorted(
+        (item.table for item in prepared.tables),
+        key=lambda table: (not table.name.endswith("_seq"), -len(table.name)),
+    )
     finish.create_staging(cursor, run.staging, tables, options.worker_role)
     if options.worker_role is not None:
         ledger.grant_ledger(cursor, options.worker_role)

@@ -136,7 +136,7 @@ def test_rows_keys_indexes_checks_and_defaults_arrive(
     assert columns["track", "cover"][0] == "bytea"
     assert columns["track", "wild"] == ("text", True, None, None)
     assert columns["track", "year"] == ("text", True, None, None)
-    assert columns["track", "mins"][3].startswith("(secs / ")
+    assert columns["track", "mins"][3].startswith("((secs / ")
     assert columns["track", "label"][3] is not None
     assert columns["loose", "x"] == ("bigint", True, None, None)
     assert {column for table, column in columns if table == "loose"} == {"x", "rowid"}

@@ -26,7 +26,7 @@ def _rewritten(node: exp.Expression) -> exp.Expression:
             return exp.Literal.string(node.name.replace("\\\\", "\\"))
         case exp.Escape():  # The empty one, which SQLite's LIKE has anyway.
             inner: exp.Expression = node.this
-            return inner
+            return inner.transform(_rewritten)  # What is put in a node's place is not gone into.
         case exp.Cast() if node.to.is_type("double"):
             return exp.Cast(this=node.this, to=exp.DataType.build("REAL", dialect="sqlite"))
     return node

@@ -150,8 +150,8 @@ class _Keys:
                 yield Refusal(row_id, column, reason, "23505", same_as), values
 
     def _breaches(self, found: Relation, check: Check) -> Iterator[Found]:
-        rows = seen_by_checks(found, found.planned.table)
-        query = f"SELECT kg_id FROM ({rows}) WHERE NOT ({_translated(check.expression)})"
+        rows, key = seen_by_checks(found, found.planned.table)
+        query = f"SELECT {key} FROM ({rows}) WHERE NOT ({_translated(check.expression)})"
         for (row_id,) in self._ask(query):
             yield Refusal(row_id, None, f"it breaks the check {check.name}", "23514"), ()
 
@@ -247,7 +247,8 @@ def _grouped(found: Relation, index: Index) -> _Groups:
     else:
         terms = index.keys or tuple(map(quoted, index.columns))
         values = [_translated(term.removesuffix(" DESC")) for term in terms]
-        rows, key = f"({seen_by_checks(found, found.planned.table)})", "kg_id"
+        query, key = seen_by_checks(found, found.planned.table)
+        rows = f"({query})"
         where = [] if index.where is None else [f"({_translated(index.where)})"]
     present = " AND ".join([*(f"({value}) IS NOT NULL" for value in values), *where])
     rest = f"FROM {rows} WHERE {present} GROUP BY {', '.join(values)} HAVING count(*) > 1"

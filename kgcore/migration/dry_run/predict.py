@@ -27,6 +27,7 @@ from kgcore.migration.repairs import Repairs, proposals
 from kgcore.migration.stages import extract
 from kgcore.model import Kind, Table
 from kgcore.schema import quoted
+from kgcore.schema.translate.inspect import declared_types
 from kgcore.schema.translate.sql import fold_ascii
 
 _NO_REPAIRS = Repairs()
@@ -178,8 +179,8 @@ def _declared(connection: sqlite3.Connection, item: PlannedTable) -> dict[str, _
     """Return what is declared by what SQLite is asked for the columns: names in small letters."""
     if not item.source.table:
         return {}
-    rows = connection.execute(f"PRAGMA table_xinfo({quoted(item.source.table)})")
+    declared = declared_types(connection, item.source.table)
     return {
-        quoted(fold_ascii(name)): _Declared(declared, f"{name} {declared}".strip())
-        for _, name, declared, *_ in rows
+        quoted(fold_ascii(name)): _Declared(kind, f"{name} {kind}".strip())
+        for name, kind in declared.items()
     }

@@ -13,6 +13,9 @@ from kgcore.migration.dry_run.same import same
 from kgcore.migration.model import PlannedTable
 from kgcore.model import INTEGERS, Kind, Table
 from kgcore.schema import quoted
+from kgcore.schema.translate.inspect import declared_types
+from kgcore.schema.translate.sql import fold_ascii
+from kgcore.schema.translate.types import affinity
 
 _numbers = count(1)
 
@@ -139,9 +142,8 @@ def _numbered(
 
 def _plain(connection: sqlite3.Connection, planned: PlannedTable) -> frozenset[str]:
     """Return the columns whose declared type makes SQLite store what they are compared as."""
-    table = quoted(planned.source.table)
-    rows = connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
-    declared = {quoted(row[1]): row[2].upper() for row in rows}
+    types = declared_types(connection, planned.source.table)
+    declared = {quoted(fold_ascii(name)): kind for name, kind in types.items()}
     pairs = zip(planned.table.columns, planned.source.reads, strict=True)
     return frozenset(
         column.name
@@ -151,18 +153,22 @@ def _plain(connection: sqlite3.Connection, planned: PlannedTable) -> frozenset[s
 
 
 def _is_plain(kind: Kind, declared: str) -> bool:
-    if "INT" in declared:  # https://www.sqlite.org/datatype3.html, 3.1
-        return kind in INTEGERS
-    return kind is Kind.TEXT and any(part in declared for part in ("CHAR", "CLOB", "TEXT"))
+    stored = affinity(declared)
+    return kind in INTEGERS if stored is Kind.INTEGER else kind is stored is Kind.TEXT
 
 
-def seen_by_checks(found: Relation, table: Table) -> str:
-    """Return a query for the rows that are left, by the columns' names in the target."""
-    values = [f"{found.key} AS kg_id"]
+def seen_by_checks(found: Relation, table: Table) -> tuple[str, str]:
+    """Return a query for the rows that are left, and the name that their ids have in it.
+
+    The other names are those of the columns in the target.
+    """
+    taken = {fold_ascii(column.name) for column in table.columns[1:]}
+    key = next(name for name in (f"kg_id{'_' * number}" for number in count()) if name not in taken)
+    values = [f"{found.key} AS {key}"]
     for column in table.columns[1:]:
         read = found.reads.get(column.name)
         if read is not None:
             value = f"CAST({read} AS NUMERIC)" if column.kind is Kind.NUMERIC else None
             values.append(f"{value or found.value(column.name)} AS {quoted(column.name)}")
     where = " AND ".join(found.kept()) or "true"
-    return f"SELECT {', '.join(values)} FROM {found.name} WHERE {where}"
+    return f"SELECT {', '.join(values)} FROM {found.name} WHERE {where}", key

@@ -7,9 +7,11 @@ instant one instant; and a NOCASE column tells case once it is over there.
 import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 from kgcore.model import INTEGERS, Kind
+from kgcore.schema.translate.encoding import Encoding
 from kgcore.schema.translate.types import TRUE
 
 _FUNCTION = "kg_same"
@@ -41,11 +43,12 @@ def same(kind: Kind, read: str, *, plain: bool = False) -> str:
 
 def create_functions(connection: sqlite3.Connection) -> None:
     """Give the connection the function that :func:`same` calls."""
-    connection.create_function(_FUNCTION, 2, _same, deterministic=True)
+    encoding = Encoding(connection).name
+    connection.create_function(_FUNCTION, 2, partial(_same, encoding), deterministic=True)
 
 
-def _same(kind: str, value: Any) -> Any:
-    text = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
+def _same(encoding: str, kind: str, value: Any) -> Any:
+    text = value.decode(encoding, "replace") if isinstance(value, bytes) else repr(value)
     try:
         match Kind(kind):
             case Kind.TIMESTAMP:

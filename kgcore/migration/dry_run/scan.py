@@ -21,18 +21,11 @@ from kgcore.migration.repairs import Repairs
 from kgcore.migration.stages import extract
 from kgcore.model import Column, Kind, Table
 from kgcore.schema.arrow import CAREFUL_ONLY, read_type
+from kgcore.schema.translate.types import NATIVE
 
 Row = tuple[Any, ...]
 
 _STORAGE = {int: "integer", float: "real", str: "text", bytes: "blob"}
-# The storage classes whose values Arrow reads as the type that is expected of a kind.
-_NATIVE = {
-    Kind.REAL: ("real",),
-    Kind.NUMERIC: ("integer", "real"),
-    Kind.BLOB: ("blob",),
-    **dict.fromkeys((Kind.TEXT, Kind.JSON, Kind.TIMESTAMP, Kind.DATE), ("text",)),
-    **dict.fromkeys((Kind.KEY, Kind.INTEGER, Kind.ROW, Kind.BOOLEAN), ("integer",)),
-}
 _TEXTS = frozenset({Kind.TEXT, Kind.JSON, Kind.TIMESTAMP, Kind.DATE})
 _OFFSET = r"[T ].*[+-][0-9]{2}(?::?[0-9]{2})?\z"
 # With more suspects than this it is quicker to read all rows than to look for each.
@@ -133,7 +126,7 @@ def _read_guarded(
         if column.name not in strict:
             reads.append(read)
             continue
-        native = ", ".join(f"'{name}'" for name in _NATIVE[column.kind])
+        native = ", ".join(f"'{name}'" for name in NATIVE[column.kind])
         careful = column.kind in CAREFUL_ONLY
         reads.append("NULL" if careful else f"iif(typeof({read}) IN ({native}), {read}, NULL)")
         flags[column.name] = f"typeof({read}) NOT IN ({native}, 'null')"
@@ -183,7 +176,7 @@ def _seen(
 ) -> ColumnSeen:
     there = len(values) - values.null_count
     nothing = values.null_count - (0 if odd is None else pc.sum(odd).as_py())
-    native = _NATIVE[column.kind]
+    native = NATIVE[column.kind]
     seen = ColumnSeen(Counter({"null": nothing, "number" if len(native) > 1 else native[0]: there}))
     seen.storage = +seen.storage
     if not there:
@@ -225,7 +218,7 @@ def _rows(
 def _note_odd(found: Scanned, table: Table, rows: Sequence[Row]) -> None:
     """Count the values of storage classes that don't belong there: each is in a suspect row."""
     for column, values in zip(table.columns, zip(*rows, strict=True), strict=True):
-        native = _NATIVE[column.kind]
+        native = NATIVE[column.kind]
         classes = Counter(map(_storage, values))
         found.columns[column.name].storage.update(
             {name: count for name, count in classes.items() if name not in (*native, "null")}

@@ -21,7 +21,9 @@ from adbc_driver_sqlite import dbapi
 from kgcore.migration.model import Chunk, InvalidText, PlannedTable, RawRow
 from kgcore.model import Kind
 from kgcore.schema import quoted
+from kgcore.schema.translate.inspect import declared_types
 from kgcore.schema.translate.sql import fold_ascii
+from kgcore.schema.translate.types import affinity
 
 #: A row of the careful lane. Text that is not UTF-8 comes as :class:`InvalidText`.
 Row = tuple[Any, ...]
@@ -30,8 +32,6 @@ Row = tuple[Any, ...]
 #: no longer fit the processor's cache (5,000 took 1.1 times as long).
 BATCH_ROWS = 2_000
 
-_TEXT_TYPES = ("CHAR", "CLOB", "TEXT")
-_REAL_TYPES = ("REAL", "FLOA", "DOUB")
 # What ADBC makes other values of, because of others in the column: a REAL becomes text in a form of
 # its own, an integer a double, and all that stands among BLOBs a BLOB.
 _PROMOTED = {
@@ -115,20 +115,15 @@ def kept_kinds(path: Path, table: str) -> Mapping[str, Kind | None]:
     """
     connection = open_snapshot(path)
     try:
-        declared = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+        declared = declared_types(connection, table)
     finally:
         connection.close()
-    return {quoted(fold_ascii(row[1])): _kept_kind(row[2].upper()) for row in declared}
+    return {quoted(fold_ascii(name)): _kept_kind(kind) for name, kind in declared.items()}
 
 
 def _kept_kind(declared: str) -> Kind | None:
-    if "INT" in declared:
-        return None
-    if any(part in declared for part in _TEXT_TYPES):
-        return Kind.TEXT
-    if "BLOB" not in declared and any(part in declared for part in _REAL_TYPES):
-        return Kind.REAL
-    return None
+    kind = affinity(declared)
+    return kind if kind in {Kind.TEXT, Kind.REAL} else None
 
 
 def read_rows(

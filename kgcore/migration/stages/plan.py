@@ -18,11 +18,12 @@ from kgcore.model import Kind, NotCarriedOver, Table
 from kgcore.schema import TABLES, quoted
 from kgcore.schema.translate.choice import choose, is_left_out
 from kgcore.schema.translate.inspect import ROW_IDS, read_schema
+from kgcore.schema.translate.names import require_unicode
 from kgcore.schema.translate.source import SourceSchema, SourceTable
 from kgcore.schema.translate.sql import fold_ascii
-from kgcore.schema.translate.tables import Draft, Seen, promises
+from kgcore.schema.translate.tables import Draft, Seen, operands, promises
 from kgcore.schema.translate.translation import translate
-from kgcore.schema.translate.values import look, unreadable
+from kgcore.schema.translate.values import look, look_at_operands, unreadable
 
 #: A chunk is held in memory about three times (Arrow, COPY, driver). 16 MiB of rows keeps a worker
 #: far below 300 MB whatever is in the file; a single row may weigh more.
@@ -52,6 +53,8 @@ def plan(connection: sqlite3.Connection, options: Options) -> Plan:
     schema = read_schema(connection)
     _refuse_impostors(schema)
     chosen = choose(schema.tables, options.only, options.exclude)
+    for table in chosen:
+        require_unicode(table)
     seen = {table.name: _look(connection, table) for table in chosen}
     translation = translate(schema, chosen, seen, options.names, _GRAPH)
     drafts = {draft.table.name: draft for draft in translation.drafts}
@@ -233,7 +236,7 @@ def _refuse_impostors(schema: SourceSchema) -> None:
 
 
 def _look(connection: sqlite3.Connection, table: SourceTable) -> Seen:
-    """Look at the values of the columns that the graph doesn't know."""
+    """Look at the values of the columns that the graph doesn't know, and of expressions."""
     described = _GRAPH.get(fold_ascii(table.name))
     known = set(described.column_names) if described else set()
     broken = unreadable(connection, table)
@@ -242,7 +245,12 @@ def _look(connection: sqlite3.Connection, table: SourceTable) -> Seen:
         for name, promise in promises(table).items()
         if fold_ascii(name) not in known and name not in broken
     }
-    return Seen(look(connection, table, asked) if asked else {}, broken)
+    unread = frozenset(map(fold_ascii, broken))
+    return Seen(
+        look(connection, table, asked) if asked else {},
+        broken,
+        look_at_operands(connection, table, operands(table) - unread),
+    )
 
 
 def _described(

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from kgcore.errors import SettingsError
 from kgcore.schema.translate.source import SourceTable
-from kgcore.schema.translate.sql import fold_ascii
+from kgcore.schema.translate.sql import fold_ascii, shown
 
 
 def choose(
@@ -21,7 +21,7 @@ def choose(
             if not any(_matches(table, pattern) for table in tables):
                 raise SettingsError(
                     f"{option} {pattern}: the file has no such table",
-                    "it has " + (", ".join(table.name for table in tables) or "none at all"),
+                    "it has " + (", ".join(shown(table.name) for table in tables) or "none at all"),
                 )
     return tuple(
         table

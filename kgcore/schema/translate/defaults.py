@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime
 
 from kgcore.model import Kind
 from kgcore.schema.translate import sql
-from kgcore.schema.translate.expressions import Scope, UntranslatableError, translate
+from kgcore.schema.translate.expressions import translate
+from kgcore.schema.translate.parts import Scope, UntranslatableError
 from kgcore.schema.translate.types import FALSE, TRUE
 
 _NOWHERE = Scope({})
@@ -46,6 +47,8 @@ def default(written: str, kind: Kind) -> str:
     literal = _literal(written)
     if literal is None:
         return "NULL"
+    if isinstance(literal, str) and not sql.is_unicode(literal):
+        raise UntranslatableError("its text is not valid UTF-8")
     value = _as_kind(literal, kind)
     if value is None:
         raise UntranslatableError(f"{literal!r} is no {kind}")

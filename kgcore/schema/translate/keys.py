@@ -7,8 +7,8 @@ from kgcore.model import INTEGERS, Column, ForeignKey, Kind, NotCarriedOver, Tab
 from kgcore.schema.postgres import all_indexes
 from kgcore.schema.translate import sql
 from kgcore.schema.translate.ddl import table_clauses
-from kgcore.schema.translate.expressions import UntranslatableError
 from kgcore.schema.translate.names import Relations
+from kgcore.schema.translate.parts import UntranslatableError
 from kgcore.schema.translate.source import SourceForeignKey
 from kgcore.schema.translate.tables import Draft
 
@@ -36,11 +36,15 @@ def with_foreign_keys(made: Draft, drafts: Mapping[str, Draft]) -> Draft:
         except UntranslatableError as why:
             notes.append(NotCarriedOver(made.table.name, "foreign key", _shown(source), str(why)))
             continue
-        if any(known.columns == key.columns and known.table == key.table for known in kept):
-            continue
-        name = free.free("_".join((made.table.name, *key.columns, "fkey")))
         late = tuple(sql.fold_ascii(column) for column in source.columns) in deferred
-        kept = (*kept, replace(key, name=name, deferred=late))
+        key = replace(key, deferred=late)
+        known = next((known for known in kept if _same_columns(known, key)), None)
+        if known is None:
+            name = free.free("_".join((made.table.name, *key.columns, "fkey")))
+            kept = (*kept, replace(key, name=name))
+        elif _asks_more(key, known):
+            note = f"there is {known.name} already, ON DELETE {known.on_delete}"
+            notes.append(NotCarriedOver(made.table.name, "foreign key", _shown(source), note))
     return replace(made, table=replace(made.table, foreign_keys=kept), notes=tuple(notes))
 
 
@@ -90,6 +94,21 @@ def _is_unique(table: Table, columns: tuple[str, ...]) -> bool:
     )
 
 
+def _asks_more(key: ForeignKey, known: ForeignKey) -> bool:
+    """Whether a second foreign key of the same columns does what the first one doesn't.
+
+    NO ACTION is what is not declared: most graphs leave to us what happens to relationships.
+    """
+    pairs = ((key.on_delete, known.on_delete), (key.on_update, known.on_update))
+    return any(mine not in {"NO ACTION", theirs} for mine, theirs in pairs)
+
+
+def _same_columns(one: ForeignKey, other: ForeignKey) -> bool:
+    return (one.columns, one.table, one.parents) == (other.columns, other.table, other.parents)
+
+
 def _shown(source: SourceForeignKey) -> str:
     parents = f" ({', '.join(source.parents)})" if source.parents else ""
-    return f"FOREIGN KEY ({', '.join(source.columns)}) REFERENCES {source.table}{parents}"
+    actions = (("DELETE", source.on_delete), ("UPDATE", source.on_update))
+    asked = "".join(f" ON {event} {do}" for event, do in actions if do.upper() != "NO ACTION")
+    return f"FOREIGN KEY ({', '.join(source.columns)}) REFERENCES {source.table}{parents}{asked}"

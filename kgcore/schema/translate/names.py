@@ -7,6 +7,8 @@ from hashlib import sha256
 from typing import Literal
 
 from kgcore.errors import SourceError
+from kgcore.schema.translate.source import SourceTable
+from kgcore.schema.translate.sql import is_unicode, shown
 
 Names = Literal["keep", "lower", "snake"]
 
@@ -63,6 +65,26 @@ def checked(name: str) -> str:
     return name
 
 
+def require_unicode(table: SourceTable) -> None:
+    """Raise :class:`SourceError` where the table or a column has a name that is no Unicode.
+
+    Nothing can be asked of it then: SQLite's own functions take no other names.
+    """
+    pattern = "".join(letter if is_unicode(letter) else "?" for letter in table.name)
+    hint = (
+        "rename it in a copy of the file, with a program that took such a name; or leave the table"
+        f" behind knowingly with --exclude '{pattern}'"
+    )
+    if not is_unicode(table.name):
+        raise SourceError(f"the name of table {shown(table.name)} is not valid UTF-8", hint)
+    for column in table.columns:
+        if not is_unicode(column.name):
+            raise SourceError(
+                f"the name of column {shown(column.name)} of table {table.name} is not valid UTF-8",
+                hint,
+            )
+
+
 def checked_columns(columns: Mapping[str, str], table: str) -> None:
     """Raise :class:`SourceError` where a column has a name that PostgreSQL keeps for itself."""
     for name, target in columns.items():
@@ -74,19 +96,24 @@ def checked_columns(columns: Mapping[str, str], table: str) -> None:
 
 
 class Relations:
-    """Names of tables and indexes, which PostgreSQL keeps in one space for each schema."""
+    """Names in one space: tables and indexes of a schema, or the constraints of a table."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self._taken = set(taken)
 
-    def free(self, wanted: str) -> str:
-        """Take a name: the one that is wanted if it is free and fits, else one with a digest."""
+    def free(self, wanted: str, *others: "Relations") -> str:
+        """Take a name: the one that is wanted if it is free and fits, else one with a digest.
+
+        It is taken in the ``others``, too.
+        """
+        spaces = [space._taken for space in (self, *others)]
         name = fitting(wanted)
         number = 1
-        while name in self._taken:
+        while any(name in space for space in spaces):
             number += 1
             name = fitting(f"{wanted}_{number}")
-        self._taken.add(name)
+        for space in spaces:
+            space.add(name)
         return name
 
 

@@ -52,7 +52,8 @@ class SourceTable:
     """An ordinary table.
 
     ``row_id`` is what SQLite calls the row id here (``rowid``, unless a column took the name), None
-    in a WITHOUT ROWID table; ``integer_key`` the column that is the row id, if one is.
+    in a WITHOUT ROWID table; ``integer_key`` the column that is the row id, if one is. ``utf16``
+    says that the file's texts are kept, and ordered, in UTF-16.
     """
 
     name: str
@@ -62,6 +63,7 @@ class SourceTable:
     foreign_keys: tuple[SourceForeignKey, ...] = ()
     row_id: str | None = "rowid"
     integer_key: str | None = None
+    utf16: bool = False
 
     @property
     def primary_key(self) -> tuple[str, ...]:

@@ -38,3 +38,17 @@ def nocase(value: str) -> str:
 def fold_ascii(value: str) -> str:
     """Lower the ASCII letters, and no others: names that are equal then are equal to SQLite."""
     return value.translate(_ASCII_LOWER)
+
+
+def is_unicode(value: str) -> bool:
+    """Whether a text of a file's schema is what it seems: Unicode, without lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: str) -> str:
+    r"""Return a text of a file's schema for people: bytes that are no UTF-8 as ``\xe9``."""
+    return value.encode(errors="surrogateescape").decode(errors="backslashreplace")

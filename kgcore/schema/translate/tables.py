@@ -1,26 +1,22 @@
 """A table's columns: names, kinds, defaults, generated ones, and the checks on its rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kgcore.errors import SourceError
 from kgcore.model import Check, Column, Kind, NotCarriedOver, Table
+from kgcore.schema.postgres import all_indexes
 from kgcore.schema.sqlite import quoted
 from kgcore.schema.translate import sql
-from kgcore.schema.translate.ddl import TableClauses, table_clauses
+from kgcore.schema.translate.ddl import TableClauses, index_clauses, table_clauses
 from kgcore.schema.translate.defaults import default
-from kgcore.schema.translate.expressions import (
-    Rendered,
-    Scope,
-    UntranslatableError,
-    called_with,
-    coerced,
-    condition,
-    translate,
-)
+from kgcore.schema.translate.expressions import condition
+from kgcore.schema.translate.generated import computed
 from kgcore.schema.translate.names import Names, Relations, checked_columns, folded
+from kgcore.schema.translate.parse import calculated_with, called_with, names_in
+from kgcore.schema.translate.parts import Scope, UntranslatableError
 from kgcore.schema.translate.source import SourceColumn, SourceTable
-from kgcore.schema.translate.types import Evidence, decide, promised
+from kgcore.schema.translate.types import Evidence, Operand, decide, promised
 
 #: More a table of PostgreSQL can't have; the row number takes one.
 _MOST_COLUMNS = 1_599
@@ -30,10 +26,14 @@ _ROW = "kg_row"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a table's values: evidence by column, and columns that can't be read."""
+    """What is known of a table's values: evidence by column, and columns that can't be read.
+
+    ``operands`` are the columns that expressions need to know more of, by name in lower case.
+    """
 
     evidence: Mapping[str, Evidence]
     unreadable: Mapping[str, str]
+    operands: Mapping[str, Operand] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Draft:
     """A table on its way: the source, what became of it so far, and what is not carried over.
 
     ``columns`` are the target's by the source's names in lower case, ``reads`` what SQLite is asked
-    for each column of ``table``, ``folded`` the columns that compare by a collation of their own.
+    for each column of ``table``, ``scope`` what names in its expressions mean.
     """
 
     source: SourceTable
@@ -50,13 +50,8 @@ class Draft:
     reads: Mapping[str, str]
     longest: Mapping[str, int]
     nulls: Mapping[str, int]
-    folded: frozenset[str]
+    scope: Scope
     notes: tuple[NotCarriedOver, ...]
-
-    @property
-    def scope(self) -> Scope:
-        """What names in this table's expressions mean."""
-        return Scope(self.columns, self.folded)
 
 
 def promises(source: SourceTable) -> dict[str, Kind | None]:
@@ -68,6 +63,23 @@ def promises(source: SourceTable) -> dict[str, Kind | None]:
         column.name: Kind.JSON if sql.fold_ascii(column.name) in json else promised(column.declared)
         for column in source.columns
     }
+
+
+def operands(source: SourceTable) -> frozenset[str]:
+    """Return the columns, in lower case, whose values decide how expressions are translated.
+
+    Those that a generated column is made of, and those that anything calculates with.
+    """
+    clauses = table_clauses(source.sql) or TableClauses()
+    calculating = [clause.condition for clause in clauses.checks]
+    for index in source.indexes:
+        found = index_clauses(index.sql) if index.sql else None
+        if found is not None:
+            calculating += [*found.terms, *filter(None, [found.where])]
+    names = frozenset(clauses.generated).union(
+        *map(names_in, clauses.generated.values()), *map(calculated_with, calculating)
+    )
+    return names & {sql.fold_ascii(column.name) for column in source.columns}
 
 
 def draft(
@@ -107,11 +119,13 @@ def draft(
         for column, collation in clauses.collations.items()
         if column in columns and collation != "BINARY"
     )
+    scope = Scope(columns, own, seen.operands, source.utf16)
+    declared = {sql.fold_ascii(column.name): column.declared for column in source.columns}
     for name_there, expression in clauses.generated.items():
         made_of = columns.get(name_there)
         if made_of is not None and made_of.name not in known:
             try:
-                columns[name_there] = _generated(made_of, expression, Scope(columns, own))
+                columns[name_there] = computed(name_there, declared[name_there], expression, scope)
             except UntranslatableError as untranslatable:
                 text = f"{name_there} AS ({expression})"
                 reason = (
@@ -126,7 +140,7 @@ def draft(
         reads,
         {columns[sql.fold_ascii(n)].name: seen.evidence[n].longest for n in seen.evidence},
         {columns[sql.fold_ascii(n)].name: seen.evidence[n].nulls for n in seen.evidence},
-        own,
+        scope,
         tuple(notes),
     )
     return _with_checks(made, clauses)
@@ -204,27 +218,29 @@ def _differences(column: SourceColumn, mine: Column) -> list[NotCarriedOver]:
     return notes
 
 
-def _generated(column: Column, expression: str, scope: Scope) -> Column:
-    part = translate(expression, scope)
-    if column.kind is Kind.TEXT and part.kind in {Kind.INTEGER, Kind.KEY}:
-        part = Rendered(f"({part.sql})::text", Kind.TEXT)
-    if column.kind is Kind.REAL and part.kind in {Kind.INTEGER, Kind.KEY} and part.literal is None:
-        part = Rendered(f"({part.sql})::double precision", Kind.REAL)
-    return replace(column, generated=coerced(part, column.kind).sql)
-
-
 def _with_checks(made: Draft, clauses: TableClauses) -> Draft:
-    free = Relations(())
+    table = made.table
+    # What PostgreSQL names itself, in the space that a table's constraints have.
+    free = Relations(
+        [
+            *(index.name for index in all_indexes(table)),
+            *(f"{table.name}_{column.name}_not_null" for column in table.columns),
+        ]
+    )
     checks, notes = [], []
     for clause in clauses.checks:
         try:
             part = condition(clause.condition, made.scope)
         except UntranslatableError as why:
-            notes.append(NotCarriedOver(made.table.name, "check", clause.text, str(why)))
+            notes.append(NotCarriedOver(table.name, "check", clause.text, str(why)))
             continue
-        between = "_".join((made.table.name, *part.columns[:1], "check"))
-        checks.append(Check(free.free(clause.name or between), part.sql))
-    table = replace(made.table, checks=tuple(checks))
+        between = "_".join((table.name, *part.columns[:1], "check"))
+        name = free.free(clause.name or between)
+        if clause.name not in {None, name}:
+            note = f"the name is taken or too long: it is called {name}"
+            notes.append(NotCarriedOver(table.name, "check name", clause.name or "", note))
+        checks.append(Check(name, part.sql))
+    table = replace(table, checks=tuple(checks))
     return replace(made, table=table, notes=(*made.notes, *notes))
 
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kgcore.errors import SourceError
-from kgcore.model import NotCarriedOver, Table
+from kgcore.model import Kind, NotCarriedOver, Table
 from kgcore.schema.postgres import all_indexes
 from kgcore.schema.translate.indexes import with_indexes
 from kgcore.schema.translate.keys import with_foreign_keys
 from kgcore.schema.translate.names import Names, Relations, folded
 from kgcore.schema.translate.source import SourceSchema, SourceTable
-from kgcore.schema.translate.sql import fold_ascii
+from kgcore.schema.translate.sql import fold_ascii, shown
 from kgcore.schema.translate.tables import Draft, Seen, draft
 
 _WHY_NOT = {
@@ -61,8 +61,12 @@ def translate(
     ]
     taken = [*targets.values(), *described]
     taken += [index.name for table in described.values() for index in all_indexes(table)]
-    # The index behind an integer key has the name that PostgreSQL itself would give it.
+    # The index behind an integer key has the name that PostgreSQL itself would give it, and its
+    # sequence gets one from PostgreSQL: the second of these where a table has the first.
     taken += [index.name for made in drafts for index in all_indexes(made.table)]
+    keys = [(made.table.name, made.table.key) for made in drafts]
+    sequences = [f"{name}_{key.name}_seq" for name, key in keys if key.kind is Kind.KEY]
+    taken += [f"{name}{number}" for name in sequences for number in ("", "1")]
     relations = Relations(taken)
     indexed = [with_indexes(made, relations) for made in drafts]
     by_name = {fold_ascii(made.source.name): made for made in indexed}
@@ -78,4 +82,10 @@ def translate(
         for item in schema.others
         if item.table is None or fold_ascii(item.table) in here
     )
-    return Translation(finished, tuple(note for made in finished for note in made.notes) + others)
+    notes = (*(note for made in finished for note in made.notes), *others)
+    return Translation(finished, tuple(map(_shown, notes)))
+
+
+def _shown(note: NotCarriedOver) -> NotCarriedOver:
+    """Return a note as the ledger can keep it: the file's text may be in any encoding."""
+    return NotCarriedOver(note.table, shown(note.object), shown(note.ddl), shown(note.why))

@@ -7,7 +7,8 @@ column's kind if every value keeps the promise; where one doesn't, the kind that
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kgcore.model import Kind
+from kgcore.model import INTEGERS, Kind
+from kgcore.schema.translate.magnitudes import Magnitudes
 
 #: Texts that stand for true and false, in any case, beside 0 and 1.
 TRUE = ("t", "true", "y", "yes", "on", "1")
@@ -38,6 +39,13 @@ _AFFINITIES = (
     ("MONEY", Kind.NUMERIC),
 )
 
+_RULES = (
+    (Kind.INTEGER, ("INT",)),
+    (Kind.TEXT, ("CHAR", "CLOB", "TEXT")),
+    (Kind.BLOB, ("BLOB",)),
+    (Kind.REAL, ("REAL", "FLOA", "DOUB")),
+)
+
 # What each kind takes exactly as it is, the first that takes most decides.
 _TAKEN = (
     (Kind.INTEGER, ("integer",)),
@@ -46,6 +54,34 @@ _TAKEN = (
     (Kind.BLOB, ("blob",)),
     (Kind.TEXT, ("text", "integer")),
 )
+
+
+#: The storage classes whose values mean the same to SQLite as a kind's do to PostgreSQL.
+NATIVE: Mapping[Kind, tuple[str, ...]] = {
+    Kind.REAL: ("real",),
+    Kind.NUMERIC: ("integer", "real"),
+    Kind.BLOB: ("blob",),
+    **dict.fromkeys((Kind.TEXT, Kind.JSON, Kind.TIMESTAMP, Kind.DATE), ("text",)),
+    **dict.fromkeys((*sorted(INTEGERS), Kind.BOOLEAN), ("integer",)),
+}
+#: The class of texts that PostgreSQL has not: with a NUL character, or not in Unicode.
+ODD_TEXT = "odd text"
+
+# What an affinity leaves as it is, of what it might change.
+_KEPT = {
+    Kind.INTEGER: (Kind.INTEGER, Kind.NUMERIC, Kind.BLOB),
+    Kind.REAL: (Kind.REAL, Kind.BLOB),
+    Kind.TEXT: (Kind.TEXT, Kind.BLOB),
+    Kind.JSON: (Kind.TEXT, Kind.BLOB),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What expressions meet in a column: storage classes (or :data:`ODD_TEXT`), and how large."""
+
+    classes: frozenset[str] = frozenset()
+    magnitudes: Magnitudes = field(default_factory=Magnitudes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +107,23 @@ def promised(declared: str) -> Kind | None:
     if upper.split("(")[0].strip() == "DATE":
         return Kind.DATE
     return next((kind for part, kind in (*_NAMED, *_AFFINITIES) if part in upper), None)
+
+
+def affinity(declared: str) -> Kind:
+    """Return what SQLite makes of values, where it can: NUMERIC of either number, BLOB nothing.
+
+    See https://www.sqlite.org/datatype3.html, 3.1.
+    """
+    upper = declared.upper()
+    for kind, parts in _RULES:
+        if any(part in upper for part in parts):
+            return kind
+    return Kind.NUMERIC if upper else Kind.BLOB
+
+
+def keeps(declared: str, kind: Kind) -> bool:
+    """Whether a column that is declared so surely stores a value of this kind as it is."""
+    return affinity(declared) in _KEPT.get(kind, (affinity(declared),))
 
 
 def decide(promise: Kind | None, evidence: Evidence) -> tuple[Kind, str | None]:

@@ -1,13 +1,16 @@
 """Look at the values of a table, in one pass: which break what their column's type promises."""
 
 import sqlite3
+from collections.abc import Collection
 from dataclasses import replace
 
 from kgcore.model import Kind
 from kgcore.schema.sqlite import quoted
+from kgcore.schema.translate.encoding import Encoding
+from kgcore.schema.translate.magnitudes import Magnitudes
 from kgcore.schema.translate.source import SourceTable
 from kgcore.schema.translate.sql import fold_ascii
-from kgcore.schema.translate.types import Evidence, misfit
+from kgcore.schema.translate.types import ODD_TEXT, Evidence, Operand, misfit
 
 # SQLite takes 2,000 columns in a SELECT; of a column three are asked at most.
 _COLUMNS_AT_A_TIME = 600
@@ -32,13 +35,14 @@ def _look(
     connection: sqlite3.Connection, table: SourceTable, promises: dict[str, Kind | None]
 ) -> dict[str, Evidence]:
     indexed = _indexed(table)
+    encoding = Encoding(connection)
     asked = []
     for name, promise in promises.items():
         column = quoted(name)
         in_index = fold_ascii(name) in indexed
         asked += [
             f"count(*) FILTER (WHERE {_broken(promise, column)})",
-            f"max(length(CAST({column} AS BLOB)))" if in_index else "0",
+            f"max(length({encoding.as_utf8(column)}))" if in_index else "0",
             f"count(*) - count({column})" if in_index else "0",
         ]
     row = connection.execute(f"SELECT {', '.join(asked)} FROM {quoted(table.name)}").fetchone()
@@ -88,6 +92,32 @@ def _indexed(table: SourceTable) -> frozenset[str]:
     if any(term.name is None for term in terms):
         return frozenset(fold_ascii(column.name) for column in table.columns)
     return frozenset(fold_ascii(term.name) for term in terms if term.name)
+
+
+def look_at_operands(
+    connection: sqlite3.Connection, table: SourceTable, names: Collection[str]
+) -> dict[str, Operand]:
+    """Return what expressions meet in some columns of the table, by names in lower case."""
+    encoding = Encoding(connection)
+    wanted, found = sorted(names), dict[str, Operand]()
+    for start in range(0, len(wanted), _COLUMNS_AT_A_TIME):
+        some = wanted[start : start + _COLUMNS_AT_A_TIME]
+        asked = []
+        for name in some:
+            column = quoted(name)
+            size = f"abs(CAST({column} AS REAL))"
+            asked += [
+                f"group_concat(DISTINCT CASE WHEN typeof({column}) = 'text'"
+                f" AND {encoding.is_odd(column)} THEN '{ODD_TEXT}' ELSE typeof({column}) END)",
+                f"min(nullif({size}, 0.0))",
+                f"max({size})",
+            ]
+        row = connection.execute(f"SELECT {', '.join(asked)} FROM {quoted(table.name)}").fetchone()
+        for place, name in zip(range(0, len(row), 3), some, strict=True):
+            classes, smallest, largest = row[place : place + 3]
+            bounds = Magnitudes(smallest or 1.0, max(largest or 0.0, smallest or 1.0))
+            found[name] = Operand(frozenset((classes or "").split(",")) - {"", "null"}, bounds)
+    return found
 
 
 def unreadable(connection: sqlite3.Connection, table: SourceTable) -> dict[str, str]:
