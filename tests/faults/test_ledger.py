@@ -157,8 +157,11 @@ def test_used_up_attempts_are_told(scene: Scene) -> None:
     assert "failed 2 times: its worker died each time" in scene.fact("error")
 
 
-def test_a_message_that_comes_twice_leaves_the_last_attempt_alone(scene: Scene) -> None:
+def test_a_message_that_comes_twice_leaves_the_last_attempt_alone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first to claim it has no lock on it yet."""
+    monkeypatch.setattr("kgcore.migration.ledger.steps._CLAIM_SECONDS", 3.0)
     scene.begin(max_attempts=1)
     step = scene.held_step
     with ledger.transaction(scene.backend.pool) as cursor:

@@ -77,7 +77,7 @@ def test_a_step_books_its_turn_once_though_its_source_has_to_be_fetched(
     run = new_run.start(far.pool, replace(prepared, source=source), options)
     step, *_ = runs.ready(far.pool, run)
     ((before,),) = postgres.rows(
-        "UPDATE kg_migration.runs SET paced_until = clock_timestamp() + interval '0.3 s'"
+        "UPDATE kg_migration.runs SET paced_until = clock_timestamp() + interval '2 s'"
         " RETURNING paced_until"
     )
     result = run_step(far, step)
