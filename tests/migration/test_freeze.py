@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from kgcore.errors import SettingsError, SourceError
+from kgcore.migration import digests
 from kgcore.migration.stages import freeze as stage
-from kgcore.migration.stages.freeze import discard, freeze, freeze_and, verify_digest
+from kgcore.migration.stages.freeze import discard, freeze, freeze_and
 from tests.conftest import ROOT
 from tests.migration.graphs import small_graph
 
@@ -269,13 +270,13 @@ def test_who_reads_a_damaged_copy_is_told_and_waited_for_no_longer(tmp_path: Pat
 
 def test_another_file_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     frozen = freeze(small_graph(tmp_path / "graph.db"), tmp_path / "data")
-    verify_digest(frozen.path, frozen.sha256)
+    digests.verify(frozen.path, frozen.sha256)
     time.sleep(0.01)
     other = small_graph(tmp_path / "other.db", rows=301)
     frozen.path.chmod(0o600)
     shutil.copyfile(other, frozen.path)
     with pytest.raises(SourceError, match="is not the file that was planned"):
-        verify_digest(frozen.path, frozen.sha256)
+        digests.verify(frozen.path, frozen.sha256)
     frozen.path.unlink()
     with pytest.raises(SourceError, match="is missing"):
-        verify_digest(frozen.path, frozen.sha256)
+        digests.verify(frozen.path, frozen.sha256)

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from kgcore.errors import KGError, SourceError
+from kgcore.migration import digests
 from kgcore.migration.model import SourceSnapshot
 from kgcore.migration.sources import published
 from kgcore.migration.sources.cache import Cache
@@ -106,7 +107,7 @@ def _check_digest(source: SourceSnapshot, path: Path) -> None:
 @lru_cache(maxsize=16)
 def _digest_checked(sha256: str, path: Path, *_identity: int) -> None:
     """Once a process for each file: the digest costs as much as reading it."""
-    freeze.verify_digest(path, sha256)
+    digests.verify(path, sha256)
 
 
 def release(source: SourceSnapshot, data_dir: Path | None = None) -> None:

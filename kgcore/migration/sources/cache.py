@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TextIO
 
 from kgcore.errors import FetchError, SourceError
+from kgcore.migration import digests
 from kgcore.migration.model import SourceSnapshot
-from kgcore.migration.stages import freeze
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Cache:
             if found == source.sha256:
                 part.chmod(0o400)
                 part.replace(self.path(source.sha256))
-                freeze.note_digest(self.path(source.sha256), source.sha256)
+                digests.note(self.path(source.sha256), source.sha256)
                 return
             part.unlink()
             _log.warning(
@@ -162,7 +162,7 @@ def _is_whole(path: Path, sha256: str) -> bool:
     if not path.exists():
         return False
     try:
-        freeze.verify_digest(path, sha256)
+        digests.verify(path, sha256)
     except SourceError:
         # Whoever reads it keeps what was opened; the next comes here and fetches it again.
         _log.warning("the cached source %s was changed: dropped", path)

@@ -6,7 +6,6 @@ because that hides the committed rows of a WAL.
 """
 
 import fcntl
-import hashlib
 import os
 import re
 import secrets
@@ -23,6 +22,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from kgcore.errors import SettingsError, SourceError
+from kgcore.migration import digests
 from kgcore.migration.model import SourceSnapshot
 from kgcore.schema import quoted
 
@@ -114,7 +114,7 @@ def _freeze(
 
         # All three only read the copy, and leave the interpreter lock while they do.
         with ThreadPoolExecutor(2) as threads:
-            checking, hashing = threads.submit(check), threads.submit(_sha256, copy)
+            checking, hashing = threads.submit(check), threads.submit(digests.sha256_of, copy)
             try:
                 made = read(copy, damaged.is_set)
             except Exception:
@@ -126,34 +126,8 @@ def _freeze(
         final = directory / f"{sha256}-{secrets.token_hex(4)}.db"
         copy.chmod(0o400)
         copy.replace(final)
-        note_digest(final, sha256)
+        digests.note(final, sha256)
     return SourceSnapshot(source.absolute(), final, sha256, final.stat().st_size), made
-
-
-def note_digest(path: Path, sha256: str) -> None:
-    """Note beside the file that it was hashed, for :func:`verify_digest`."""
-    _note(path).write_text(f"{sha256} {_identity(path)}")
-
-
-def verify_digest(path: Path, sha256: str) -> None:
-    """Raise :class:`SourceError` unless the file has this digest.
-
-    Hashing 300 MB takes a worker as long as loading 100,000 rows. A note beside the file, made when
-    it was hashed, says so for as long as the file is the very same: inode, size, time of change.
-    """
-    try:
-        identity = _identity(path)
-        note = _note(path)
-        if note.is_file() and note.read_text() == f"{sha256} {identity}":
-            return
-        matches = _sha256(path) == sha256
-    except OSError:
-        matches = False
-    if not matches:
-        raise SourceError(
-            f"the source snapshot {path} is missing or is not the file that was planned",
-            "someone changed it: cancel the run and start a new one",
-        )
 
 
 def discard(path: Path) -> None:
@@ -164,7 +138,7 @@ def discard(path: Path) -> None:
     if _COPY_NAME.fullmatch(path.name) is None:
         return
     path.unlink(missing_ok=True)
-    _note(path).unlink(missing_ok=True)
+    digests.note_of(path).unlink(missing_ok=True)
 
 
 def abandoned(directory: Path) -> Iterator[Path]:
@@ -288,7 +262,7 @@ def _states(paths: Sequence[Path]) -> dict[Path, str]:
     states = {}
     for path in paths:
         with suppress(FileNotFoundError):
-            states[path] = _identity(path)
+            states[path] = digests.identity(path)
     return states
 
 
@@ -358,21 +332,6 @@ def _verdict(connection: sqlite3.Connection) -> str:
             if verdict != "ok":
                 return str(verdict)
     return "ok"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _note(path: Path) -> Path:
-    return path.with_suffix(".verified")
-
-
-def _identity(path: Path) -> str:
-    stat = path.stat()
-    # The time of change can't be set back, unlike the time of modification.
-    return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_ctime_ns}"
 
 
 def _code(error: sqlite3.Error) -> int:
