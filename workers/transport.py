@@ -52,6 +52,7 @@ class Transport(redis.Transport):  # type: ignore[misc]  # kombu has no types
 def _refuse(error: Exception) -> None:
     # The entry itself may be huge or hold anything at all; so may the error's text.
     _log.error("thrown away: an entry in the broker that is no message (%s)", type(error).__name__)
+    _log.debug("where it was met", exc_info=error)
 
 
 def install() -> None:
