@@ -117,6 +117,8 @@ def test_entities_have_more_than_the_graph_s_own(
     """Made up entities get what is the default there; where others judge, none is made up."""
     source = graph(tmp_path / "a.db", entities)
     repairs = ("placeholder-entities",)
+    proposed = {proposal.repair for proposal in foretold(source).proposals}
+    assert ("placeholder-entities" in proposed) == placed
     assert foretold(source, repairs).rejected_rows == (not placed)
     report = migrate(source, only=("*",), repairs=repairs, max_rejects=1)
     assert report.is_done, report.errors

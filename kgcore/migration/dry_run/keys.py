@@ -61,6 +61,7 @@ class _Keys:
         self._connection = connection
         self._tables = parents_first(prepared.tables)
         self._by_name = {item.table.name: item for item in self._tables}
+        self._placeable = any(takes_placeholders(item.table) for item in self._tables)
         self._scanned = scanned
         self._chosen = chosen
         self._relations: dict[str, Relation] = {}
@@ -101,11 +102,7 @@ class _Keys:
             yield f"{found.planned.table.name}: check {check.name}"
 
     def _judge_key(self, found: Relation, key: ForeignKey) -> None:
-        if (
-            PLACEHOLDER_ENTITIES in self._chosen
-            and self._is_of_entities(key)
-            and takes_placeholders(self._by_name[key.table].table)
-        ):
+        if PLACEHOLDER_ENTITIES in self._chosen and self._placeable and refers_to_entities(key):
             return
         self._note_turn(found, key)
         rows = self._set_aside(found, self._orphans(found, key))
@@ -219,7 +216,7 @@ class _Keys:
         for refusal, values in lost:
             repair = self._chosen.accepting(name, [refusal]).get(refusal.row_id)
             tally.count(refusal, repair, *values)
-            tally.save([for_key(found.planned.table, refusal)])
+            tally.save([for_key(found.planned.table, refusal, placeable=self._placeable)])
             is_merged = repair is not None and refusal.same_as is not None
             (merged if is_merged else gone).append(refusal.row_id)
         if gone or merged:

@@ -221,15 +221,18 @@ def takes_placeholders(table: Table) -> bool:
     )
 
 
-def for_key(table: Table, refusal: Refusal) -> frozenset[str]:
-    """Return the repairs that would save a row which a key or constraint refuses."""
+def for_key(table: Table, refusal: Refusal, *, placeable: bool) -> frozenset[str]:
+    """Return the repairs that would save a row which a key or constraint refuses.
+
+    ``placeable`` says that missing entities may be made up (:func:`takes_placeholders`).
+    """
     found = {
         name
         for name in (MERGE_DUPLICATES, DROP_DANGLING)
         if Repairs((name,)).accepting(table.name, [refusal])
     }
-    if refusal.sqlstate == _FOREIGN_KEY_VIOLATION and any(
-        refers_to_entities(key) for key in table.foreign_keys if key.columns == (refusal.column,)
-    ):
+    keys = [key for key in table.foreign_keys if key.columns == (refusal.column,)]
+    is_missing = refusal.sqlstate == _FOREIGN_KEY_VIOLATION and any(map(refers_to_entities, keys))
+    if placeable and is_missing:
         found.add(PLACEHOLDER_ENTITIES)
     return frozenset(found)
