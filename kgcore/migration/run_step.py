@@ -144,17 +144,18 @@ def _try_claim(
             return wait
         step = ledger.claim(cursor, run, ref.step_id, place.worker)
         if step is None:
-            spent = ledger.end_exhausted(cursor, run, ref.step_id)
-            state = RunState.FAILED if spent else None
-            return (
-                spent
-                if isinstance(spent, float)
-                else StepResult(place.worker, None, spent, state=state)
-            )
+            return _unclaimed(place, cursor, run, ref)
         needs_source = step.stage in READERS and not anyway
         if needs_source and not place.sources.has(run.source):
             raise _SourceAwayError(run, its_turn=its_turn)
     return run, step
+
+
+def _unclaimed(place: Workplace, cursor: Cursor, run: Run, ref: StepRef) -> StepResult | float:
+    spent = ledger.end_exhausted(cursor, run, ref.step_id)
+    if isinstance(spent, float):
+        return spent
+    return StepResult(place.worker, step=spent, state=RunState.FAILED if spent else None)
 
 
 # Errors of ours after which trying again is right.
