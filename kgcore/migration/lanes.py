@@ -4,6 +4,7 @@ A lane can be asked for by itself, which the tests do to hold the one against th
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from psycopg2.sql import Identifier
 
 from kgcore.migration.model import Chunk, PlannedTable, Refusal, Repaired
 from kgcore.migration.repairs import Repairs
-from kgcore.migration.stages import check, encode, extract, load, pack, verify
+from kgcore.migration.stages import check, encode, extract, load, verify
 
 _log = logging.getLogger(__name__)
 
@@ -84,40 +85,27 @@ def careful(
 
 
 def equal_rows(
-    cursor: Cursor, staging: str, source: Path, planned: PlannedTable, chunk: Chunk, run_id: str
+    cursor: Cursor,
+    staging: str,
+    source: Path,
+    planned: PlannedTable,
+    chunk: Chunk,
+    rejected: Sequence[int] = (),
 ) -> int | None:
-    """Return how many of the chunk's rows are in staging, if each equals the source's own values.
+    """Return how many of the chunk's rows are in staging, if they are all, each of equal values.
 
-    None where any differs, is one too many, or is missing and no reject of the run; or where that
-    can't be said so quickly. Then what :func:`read_again` reads has to be compared.
+    ``rejected`` are the ids of those that must not be there. None where any differs, is missing or
+    one too many; or where that can't be said so quickly. Then what :func:`read_again` reads has to
+    be compared.
     """
-    table = planned.table
-    cursor.execute("SAVEPOINT kg_values")
-    sent = send_values(cursor, source, planned, chunk)
-    found = None if sent is None else verify.count_equal(cursor, staging, table, chunk)
-    if found is not None:
-        equal, staged = found
-        if equal == staged and (
-            staged == sent or verify.all_accounted(cursor, staging, table, chunk, run_id)
-        ):
-            return equal
-    cursor.execute("ROLLBACK TO SAVEPOINT kg_values")
-    return None
-
-
-def send_values(cursor: Cursor, source: Path, planned: PlannedTable, chunk: Chunk) -> int | None:
-    """Send the chunk's own values into a new :data:`verify.SOURCE_VALUES`; return the rows.
-
-    None where a value is not of its column's kind, or the server refuses one.
-    """
-    table = planned.table
-    verify.create_source_values(cursor, table, pack.packed_kind)
-    rows = extract.read_rows(source, planned, chunk, raw=True)
-    try:
-        return load.copy_binary(cursor, verify.SOURCE_VALUES, table, pack.pack(table, rows))
-    except (pack.UnpackableError, load.CopyRefusedError) as reason:
-        _log.info("%s is compared value by value: %s", chunk, reason)
+    words = extract.read_words(source, planned, chunk, rejected)
+    if words is None:
         return None
+    cursor.execute("SAVEPOINT kg_words")
+    if verify.says_the_same(cursor, staging, planned.table, chunk, words):
+        return words.rows
+    cursor.execute("ROLLBACK TO SAVEPOINT kg_words")
+    return None
 
 
 def read_again(

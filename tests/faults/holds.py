@@ -1,7 +1,8 @@
 """Points at which the server makes a step wait, so that a fault strikes in its very middle.
 
-All of it is in the target, put there by the test: a row trigger holds a COPY at one row, an event
-trigger holds a transaction right after one of its DDL statements. The product knows nothing of it.
+All of it is in the target, put there by the test: a row trigger holds a COPY at one row, another a
+verification just before it is recorded, an event trigger holds a transaction right after one of its
+DDL statements. The product knows nothing of it.
 The event trigger also notes every table that becomes live: the cutovers that really happened.
 """
 
@@ -19,6 +20,8 @@ from tests.workers.kg import wait_for
 class Point:
     """Where a transaction waits: behind the DDL statement of this tag on an object named so.
 
+    Those of the tag "row" are held by row triggers.
+
     Each has an advisory lock of its own; while a test has it, whoever comes there waits.
     """
 
@@ -32,7 +35,7 @@ ROW = 150
 LOAD = Point(4711, "row", str(ROW))
 INDEX = Point(4712, "CREATE INDEX", "%.idx_entities_%")
 KEY = Point(4715, "ALTER TABLE", "kg_staging_%.relationships")
-VERIFY = Point(4713, "CREATE TABLE", "pg_temp.kg_source_values")
+VERIFY = Point(4713, "row", "verify")
 #: Two of four tables are moved then.
 CUTOVER = Point(4714, "ALTER TABLE", "public.relationships")
 
@@ -45,6 +48,13 @@ CREATE FUNCTION faults.wait(key bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_lock_shared(key);
     PERFORM pg_advisory_unlock_shared(key);
+END $$;
+
+CREATE FUNCTION faults.wait_if_closed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM faults.wait(key) FROM faults.points AS point
+        WHERE point.tag = 'row' AND point.name = NEW.stage;
+    RETURN NEW;
 END $$;
 
 CREATE FUNCTION faults.wait_at_row() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -65,6 +75,11 @@ BEGIN
     FOR command IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP
         IF command.command_tag = 'ALTER TABLE' AND command.schema_name = 'public' THEN
             INSERT INTO faults.moves (name) VALUES (command.object_identity);
+        END IF;
+        IF command.command_tag = 'CREATE TABLE'
+            AND command.object_identity = 'kg_migration.steps' THEN
+            CREATE TRIGGER wait_if_closed BEFORE UPDATE ON kg_migration.steps FOR EACH ROW
+                WHEN (NEW.done AND NOT OLD.done) EXECUTE FUNCTION faults.wait_if_closed();
         END IF;
         PERFORM faults.wait(key) FROM faults.points AS point
             WHERE command.command_tag = point.tag AND command.object_identity LIKE point.name;
@@ -110,10 +125,9 @@ def install(database: Database) -> None:
 @contextmanager
 def closed(database: Database, point: Point) -> Iterator[Hold]:
     """Let everyone who reaches the point wait there, until it is released or the block ends."""
-    if point.tag != "row":
-        database.rows(
-            "INSERT INTO faults.points VALUES (%s, %s, %s)", (point.key, point.tag, point.name)
-        )
+    database.rows(
+        "INSERT INTO faults.points VALUES (%s, %s, %s)", (point.key, point.tag, point.name)
+    )
     connection = database.connect()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", (point.key,))

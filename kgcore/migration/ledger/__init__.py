@@ -19,6 +19,7 @@ from kgcore.migration.ledger.rejects import (
     list_rejects,
     record_mended,
     record_rejects,
+    rejected_ids,
     still_refused,
     take_in,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "record_mended",
     "record_rejects",
     "record_repairs",
+    "rejected_ids",
     "renew_lease",
     "reopen",
     "repair_totals",

@@ -8,7 +8,7 @@ from psycopg2 import Binary
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_values
 
-from kgcore.migration.model import RawRow, Refusal
+from kgcore.migration.model import RawRow, Refusal, Step
 
 # Read at a time: a row may have megabytes.
 _PAGE_ROWS = 500
@@ -110,6 +110,23 @@ def count_rejects(
     )
     (rows,) = cursor.fetchone() or (0,)
     return int(rows)
+
+
+def rejected_ids(cursor: Cursor, run_id: str, step: Step, limit: int) -> list[int]:
+    """Return the ids of the rejects of a step's chunk, no more than one above the limit."""
+    cursor.execute(
+        "SELECT row_id FROM kg_migration.rejects WHERE run_id = %(run)s AND loaded_at IS NULL"
+        " AND table_name = %(table)s AND row_id >= %(lower)s"
+        " AND (%(upper)s::bigint IS NULL OR row_id < %(upper)s) LIMIT %(limit)s",
+        {
+            "run": run_id,
+            "table": step.table,
+            "lower": step.chunk.lower,
+            "upper": step.chunk.upper,
+            "limit": limit + 1,
+        },
+    )
+    return [row_id for (row_id,) in cursor.fetchall()]
 
 
 def list_rejects(

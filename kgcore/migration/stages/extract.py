@@ -6,6 +6,8 @@ The fast lane reads Arrow through ADBC's SQLite driver. The careful lane reads r
 Only the private copy is ever opened here, which nobody writes: ``immutable=1`` is right on it.
 """
 
+import itertools
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +21,22 @@ import pyarrow as pa
 from adbc_driver_sqlite import dbapi
 
 from kgcore.migration.model import Chunk, InvalidText, PlannedTable, RawRow
-from kgcore.model import Kind
+from kgcore.migration.words import (
+    NULL,
+    READ_AS_VALUES,
+    SEPARATOR,
+    Said,
+    Words,
+    is_clear,
+    of_values,
+)
+from kgcore.model import INTEGERS, Column, Kind
 from kgcore.schema import quoted
 from kgcore.schema.translate.inspect import declared_types
 from kgcore.schema.translate.sql import fold_ascii
 from kgcore.schema.translate.types import affinity
+
+_log = logging.getLogger(__name__)
 
 #: A row of the careful lane. Text that is not UTF-8 comes as :class:`InvalidText`.
 Row = tuple[Any, ...]
@@ -41,6 +54,13 @@ _PROMOTED = {
     Kind.BLOB: "typeof({c}) NOT IN ('blob', 'null')",
 }
 _STORED = {Kind.TEXT: Kind.TEXT, Kind.JSON: Kind.TEXT, Kind.REAL: Kind.REAL, Kind.BLOB: Kind.BLOB}
+# The storage classes of a kind's values, besides NULL, which SQLite's words can tell apart.
+_STORAGE = {
+    **dict.fromkeys(INTEGERS, ("integer",)),
+    **dict.fromkeys((Kind.TIMESTAMP, Kind.DATE), ("text",)),
+    Kind.BLOB: ("blob",),
+}
+_TEXTUAL = ("text", "integer")
 # An integer overflow, by which SQLite ends the query; it is computed only where it is met.
 _FAILING = "abs(-9223372036854775807 - 1)"
 
@@ -126,17 +146,10 @@ def _kept_kind(declared: str) -> Kind | None:
     return kind if kind in {Kind.TEXT, Kind.REAL} else None
 
 
-def read_rows(
-    path: Path, planned: PlannedTable, chunk: Chunk, *, raw: bool = False
-) -> Iterator[list[Row]]:
-    """Yield the chunk's rows in order of id, at most :data:`BATCH_ROWS` at a time.
-
-    With ``raw`` text comes as its bytes, as a BLOB does.
-    """
+def read_rows(path: Path, planned: PlannedTable, chunk: Chunk) -> Iterator[list[Row]]:
+    """Yield the chunk's rows in order of id, at most :data:`BATCH_ROWS` at a time."""
     lower = chunk.lower
     connection = open_snapshot(path)
-    if raw:
-        connection.text_factory = bytes
     try:
         while True:
             rows = connection.execute(_select(planned, replace(chunk, lower=lower)))
@@ -153,6 +166,50 @@ def read_rows(
                 return
     finally:
         connection.close()
+
+
+def read_words(
+    path: Path, planned: PlannedTable, chunk: Chunk, without: Sequence[int] = ()
+) -> Words | None:
+    """Return the chunk's rows in order of id as SQLite writes them, without some of them.
+
+    None where words would not say it all: a value is not of its column's kind, text holds what
+    stands between words, or there is too much of it.
+    """
+    reads, rows_of = _rows_of(planned, chunk, without)
+    columns = tuple(zip(planned.table.columns, reads, strict=True))
+    written = [pair for pair in columns if pair[0].kind not in READ_AS_VALUES]
+    valued = [pair for pair in columns if pair[0].kind in READ_AS_VALUES]
+    of_their_kinds = " AND ".join(itertools.starmap(_is_of_its_kind, written))
+    connection = open_snapshot(path)
+    connection.text_factory = bytes
+    try:
+        rows, of_kind, *found = connection.execute(
+            f"SELECT count(*), count(CASE WHEN {of_their_kinds} THEN 1 END),"
+            f" {', '.join(itertools.starmap(_joined, written))} {rows_of}"
+        ).fetchone()
+        if rows != of_kind:
+            return None
+        if rows == 0:
+            return Words(0, dict.fromkeys(planned.table.column_names, Said(b"", 0)))
+        said = {
+            column.name: Said(words, rows - filled)
+            for (column, _), filled, words in zip(written, found[::2], found[1::2], strict=True)
+        }
+        if valued:
+            asked = ", ".join(read for _, read in valued)
+            values = connection.execute(f"SELECT {asked} {rows_of} ORDER BY {reads[0]}").fetchall()
+            for place, (column, _) in enumerate(valued):
+                of_column = of_values(column.kind, [row[place] for row in values])
+                if of_column is None:
+                    return None
+                said[column.name] = of_column
+    except (sqlite3.OperationalError, sqlite3.DataError) as error:
+        _log.info("%s is not compared by words: %s", chunk, error)
+        return None
+    finally:
+        connection.close()
+    return Words(rows, said) if all(is_clear(one, rows) for one in said.values()) else None
 
 
 def read_raw(path: Path, planned: PlannedTable, ids: Sequence[int]) -> Iterator[RawRow]:
@@ -186,14 +243,47 @@ def _queries_of(planned: PlannedTable, ids: Sequence[int]) -> Iterator[str]:
         yield f"{_selection(planned)} WHERE {key} IN ({listed}) ORDER BY 1"
 
 
+def _rows_of(
+    planned: PlannedTable, chunk: Chunk, without: Sequence[int]
+) -> tuple[Sequence[str], str]:
+    """Return what to ask for each column, and where: FROM and WHERE.
+
+    SQLite walks over the ids then, so rows come in their order also where none is asked for.
+    """
+    if planned.source.order:
+        reads: Sequence[str] = tuple(map(quoted, planned.table.column_names))
+        rows = f"FROM ({_select_by_place(planned, chunk)}) WHERE true"
+    else:
+        reads = planned.source.reads
+        rows = f"FROM {quoted(planned.source.table)} WHERE {_within(reads[0], chunk)}"
+    if without:
+        rows += f" AND {reads[0]} NOT IN ({', '.join(map(_integer, without))})"
+    return reads, rows
+
+
+def _is_of_its_kind(column: Column, read: str) -> str:
+    # Of these forms the quickest: IN takes twice as long.
+    classes = (f"typeof({read}) = '{name}'" for name in _STORAGE.get(column.kind, _TEXTUAL))
+    return f"({' OR '.join(classes)} OR {read} IS NULL)"
+
+
+def _joined(column: Column, read: str) -> str:
+    """Return what gives the number of values that are not NULL, and the words of all."""
+    word = f"iif({read} IS NULL, NULL, hex({read}))" if column.kind is Kind.BLOB else read
+    return f"count({read}), group_concat(ifnull({word}, '{NULL}'), '{SEPARATOR}')"
+
+
 def _select(planned: PlannedTable, chunk: Chunk) -> str:
     """The bounds stand in the text: they are integers, and ADBC binds through Arrow."""
     if planned.source.order:
         return _select_by_place(planned, chunk)
-    key = planned.source.reads[0]
+    within = _within(planned.source.reads[0], chunk)
+    return f"{_selection(planned)} WHERE {within} ORDER BY 1"
+
+
+def _within(key: str, chunk: Chunk) -> str:
     end = "" if chunk.upper is None else f" AND {key} < {_integer(chunk.upper)}"
-    start = f"{key} >= {_integer(chunk.lower)}"
-    return f"{_selection(planned)} WHERE {start}{end} ORDER BY 1"
+    return f"{key} >= {_integer(chunk.lower)}{end}"
 
 
 def _select_by_place(planned: PlannedTable, chunk: Chunk) -> str:

@@ -1,30 +1,32 @@
 """Verify: a chunk, read again from the source by the careful lane, is compared in PostgreSQL.
 
-First the quick way: the source's own values go to a TEMP table, and PostgreSQL counts the rows that
-are equal. Only "all of them" is believed. Otherwise the chunk's rows, each value checked, go to a
+First the quick way: the words of both databases are held against each other, column by column.
+Only "all of them are the same" is believed. Otherwise the chunk's rows, each value checked, go to a
 TEMP table of staging's own types, which is joined with staging on the key, and the rows that are
-distinct are counted and named. Both compare stored bytes: -0.0 is not 0.0, and 1.0 in JSON is not
-1.00.
+distinct are counted and named. In both, -0.0 is not 0.0, and 1.0 in JSON is not 1.00.
 """
 
-from collections.abc import Callable
+import io
+import struct
 from dataclasses import dataclass
 
 import psycopg2
+from psycopg2 import errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 
 from kgcore.migration.model import Chunk
-from kgcore.model import INTEGERS, Column, Kind, Table
+from kgcore.migration.words import NULL, SEPARATOR, Said, Words, differing, joined
+from kgcore.model import Kind, Table
 from kgcore.schema.postgres import TYPES
 
 #: The TEMP table of the chunk under comparison, of the types of its table.
 SOURCE_ROWS = Identifier("kg_source_rows")
-#: The TEMP table of the quick way, of the types in which the values are sent.
-SOURCE_VALUES = Identifier("kg_source_values")
 
 # How many ids of rows that differ are kept: enough to see what is wrong.
 _EXAMPLES = 20
+# Bytes before the first row of a binary COPY.
+_COPY_HEADER = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +42,74 @@ def settle(cursor: Cursor) -> None:
     """Set what both comparisons need, until the transaction ends."""
     # A chunk is compared once: planning it for parallel workers or compiling it costs more.
     # Both sides come in the key's order, so a merge join takes 0.8 of a hash join's time.
-    # Timestamps without a zone mean UTC.
+    # Timestamps without a zone mean UTC. Words shall be those that words.py knows, all digits of a
+    # double among them, whatever the role's own settings are.
     cursor.execute(
         "SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0;"
         "SET LOCAL enable_nestloop = off; SET LOCAL enable_hashjoin = off;"
-        "SET LOCAL work_mem = '64MB'; SET LOCAL TimeZone = 'UTC'"
+        "SET LOCAL work_mem = '64MB'; SET LOCAL TimeZone = 'UTC';"
+        "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL extra_float_digits = 1"
     )
 
 
-def create_source_values(cursor: Cursor, table: Table, sent_as: Callable[[Column], Kind]) -> None:
-    """Create the TEMP table of the quick way; it goes with the transaction."""
-    columns = (
-        SQL("{} {}").format(Identifier(column.name), SQL(TYPES[sent_as(column)]))
+def says_the_same(cursor: Cursor, staging: str, table: Table, chunk: Chunk, source: Words) -> bool:
+    """Whether the chunk's rows in staging have the words of the source, or the values they mean.
+
+    False also where the server can't read a word as its column's type: then the transaction must go
+    back to before.
+    """
+    try:
+        staged = staged_words(cursor, staging, table, chunk)
+        return staged.rows == source.rows and all(
+            _same(cursor, column.kind, source.columns[column.name], staged.columns[column.name])
+            for column in table.columns
+        )
+    except (psycopg2.DataError, errors.ProgramLimitExceeded, UnicodeDecodeError):
+        return False
+
+
+def staged_words(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> Words:
+    """Return the chunk's rows in staging, in order of their ids, as PostgreSQL writes them."""
+    words = SQL(", ").join(
+        _WORDS.format(
+            value=Identifier("staged", column.name),
+            word=_word(Identifier("staged", column.name), column.kind),
+            null=Literal(NULL),
+            separator=Literal(SEPARATOR),
+        )
         for column in table.columns
     )
-    cursor.execute(
-        SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(
-            SOURCE_VALUES, SQL(", ").join(columns)
-        )
+    staged = _staged(staging, table, chunk)
+    number, *found = _texts(
+        cursor, _STAGED_WORDS.format(words=words, staged=staged, key=Identifier(table.key.name))
     )
+    rows = int(number)
+    columns = zip(table.column_names, found[::2], found[1::2], strict=True)
+    return Words(rows, {name: Said(text, rows - int(filled)) for name, filled, text in columns})
 
 
-def count_equal(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> tuple[int, int] | None:
-    """Return how many of the chunk's rows in staging equal their source, and how many there are.
-
-    None where the server can't read a value that was sent: then the transaction must go back to
-    before.
-    """
-    query = _EQUAL.format(**_names(staging, table, chunk), same=SQL(" AND ").join(_same(table)))
-    try:
-        cursor.execute(query)
-    except psycopg2.DataError:
-        return None
-    equal, staged = cursor.fetchone() or (0, 0)
-    return equal, staged
+def _texts(cursor: Cursor, query: Composed, *parameters: str) -> list[bytes]:
+    """Return the one row of a query as UTF-8, an empty text for NULL."""
+    # psycopg2 decodes what it fetches; what COPY gives stays as it is. Each value comes behind its
+    # length: https://www.postgresql.org/docs/current/sql-copy.html, Binary Format.
+    received = io.BytesIO()
+    copy = SQL("COPY ({}) TO STDOUT (FORMAT binary, ENCODING 'UTF8')").format(query)
+    cursor.copy_expert(cursor.mogrify(copy, parameters or None), received)
+    received.seek(_COPY_HEADER)
+    (columns,) = struct.unpack(">h", received.read(2))
+    return [received.read(max(0, *struct.unpack(">i", received.read(4)))) for _ in range(columns)]
 
 
-def all_accounted(cursor: Cursor, staging: str, table: Table, chunk: Chunk, run_id: str) -> bool:
-    """Whether each row that was sent is in staging or among the rejects of the run."""
-    names = _names(staging, table, chunk)
-    cursor.execute(_UNACCOUNTED.format(**names, run=Literal(run_id), table=Literal(table.name)))
-    return cursor.fetchone() is None
+def _same(cursor: Cursor, kind: Kind, source: Said, staged: Said) -> bool:
+    found = differing(kind, source, staged)
+    if not found:
+        return found is not None
+    rewritten = _REWRITTEN.format(
+        word=_word(Identifier("read"), kind),
+        type=SQL(TYPES[kind]),
+        separator=Literal(SEPARATOR),
+    )
+    return _texts(cursor, rewritten, joined(found).decode()) == [joined(found.values())]
 
 
 def create_source_rows(cursor: Cursor, staging: str, table: Table) -> None:
@@ -132,14 +161,6 @@ def compare(
     return Verified(equal, mismatched, tuple(examples or ()))
 
 
-def _names(staging: str, table: Table, chunk: Chunk) -> dict[str, Composable]:
-    return {
-        "source": SOURCE_VALUES,
-        "staged": _staged(staging, table, chunk),
-        "key": Identifier(table.key.name),
-    }
-
-
 def _staged(staging: str, table: Table, chunk: Chunk) -> Composed:
     return _STAGED.format(
         staging=Identifier(staging, table.name),
@@ -149,60 +170,32 @@ def _staged(staging: str, table: Table, chunk: Chunk) -> Composed:
     )
 
 
-def _same(table: Table) -> list[Composed]:
-    """Return conditions that together are true where all values of two rows have equal bytes."""
-    plain = [column for column in table.columns[1:] if column.kind not in _BY_IMAGE]
-    imaged = [column for column in table.columns[1:] if column.kind in _BY_IMAGE]
-    conditions = [
-        SQL("{} IS NOT DISTINCT FROM {}").format(_value("source", column), _value("staged", column))
-        for column in plain
-    ]
-    if imaged:
-        source, staged = (
-            SQL(", ").join(_value(side, column) for column in imaged)
-            for side in ("source", "staged")
-        )
-        conditions.append(SQL("record_image_eq(ROW({}), ROW({}))").format(source, staged))
-    return conditions or [SQL("true").format()]
+def _word(value: Composable, kind: Kind) -> Composed:
+    return SQL(_FORMS.get(kind, "{}::text")).format(value)
 
 
-def _value(side: str, column: Column) -> Composed:
-    """Return a value with its column's type; text is compared by its bytes."""
-    form = _FORMS.get(
-        column.kind, "{}" if column.kind in INTEGERS else f"{{}}::{TYPES[column.kind]}"
-    )
-    return SQL(form).format(Identifier(side, column.name))
-
-
-# Kinds of which values may be equal that are not the same.
-_BY_IMAGE = frozenset({Kind.JSON, Kind.REAL, Kind.NUMERIC})
-_FORMS = {Kind.TEXT: '{} COLLATE "C"'}
+# How a value is written where that is not what PostgreSQL shows, or needs no cast.
+_FORMS = {
+    Kind.TEXT: "{}",
+    Kind.REAL: "encode(float8send({}), 'hex')",
+    Kind.BLOB: "upper(encode({}, 'hex'))",
+    Kind.BOOLEAN: "{}::int::text",
+}
 
 _STAGED = SQL("""(
     SELECT * FROM {staging}
     WHERE {key} >= {lower} AND ({upper}::bigint IS NULL OR {key} < {upper}::bigint)
 )""")
 
-# No two rows of the source have the same id: with as many equal ones as there are staged, none is
-# staged twice.
-_EQUAL = SQL("""
-SELECT (
-    SELECT count(*) FROM {source} AS source
-    WHERE EXISTS (SELECT FROM {staged} AS staged WHERE staged.{key} = source.{key} AND {same})
-), (
-    SELECT count(*) FROM {staged} AS staged
-)
+_STAGED_WORDS = SQL("""
+SELECT count(*)::text, {words} FROM (SELECT * FROM {staged} AS chunk ORDER BY {key}) AS staged
 """)
+_WORDS = SQL("count({value})::text, string_agg(coalesce({word}, {null}), {separator})")
 
-# A row that was sent, is not in staging, and is no reject.
-_UNACCOUNTED = SQL("""
-SELECT FROM {source} AS source
-WHERE NOT EXISTS (SELECT FROM {staged} AS staged WHERE staged.{key} = source.{key})
-AND NOT EXISTS (
-    SELECT FROM kg_migration.rejects
-    WHERE run_id = {run} AND table_name = {table} AND row_id = source.{key}
-)
-LIMIT 1
+# The server's own words for the values that it reads from others.
+_REWRITTEN = SQL("""
+SELECT string_agg({word}, {separator})
+FROM (SELECT said::{type} AS read FROM unnest(string_to_array(%s, {separator})) AS said) AS of
 """)
 
 # Each row of the chunk that is in either table, or in both.
