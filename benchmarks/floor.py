@@ -32,7 +32,7 @@ def write_files(source: Path, tables: Sequence[PlannedTable], directory: Path) -
             try:
                 batch = extract.read_arrow(source, planned, chunk)
                 path = path.with_suffix(f"{path.suffix}.binary")
-                path.write_bytes(encode.encode(planned.table, batch))
+                path.write_bytes(b"".join(encode.encode(planned.table, batch)))
             except encode.UnsuitedError:  # Timestamps of several forms: the careful lane's.
                 path = path.with_suffix(".text")
                 with path.open("w", encoding="utf-8") as file:

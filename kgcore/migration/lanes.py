@@ -56,8 +56,7 @@ def fast(
     try:
         encode.require_suited(table)
         batch = extract.read_arrow(source, planned, chunk)
-        stream = iter((encode.encode(table, batch),))
-        rows = load.copy_binary(cursor, relation, table, stream)
+        rows = load.copy_binary(cursor, relation, table, encode.encode(table, batch))
     except (encode.UnsuitedError, load.CopyRefusedError, extract.UnreadableError) as reason:
         raise RefusedByFastLaneError(str(reason)) from None
     return Loaded(rows, "fast")

@@ -8,10 +8,12 @@ distinct are counted and named. In both, -0.0 is not 0.0, and 1.0 in JSON is not
 
 import io
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg2
 from psycopg2 import errors
+from psycopg2.extensions import QuotedString
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 
@@ -25,6 +27,8 @@ SOURCE_ROWS = Identifier("kg_source_rows")
 
 # How many ids of rows that differ are kept: enough to see what is wrong.
 _EXAMPLES = 20
+# Words that the server is asked about at a time.
+_WORDS_AT_ONCE = 5_000
 # Bytes before the first row of a binary COPY.
 _COPY_HEADER = 19
 
@@ -64,7 +68,7 @@ def says_the_same(cursor: Cursor, staging: str, table: Table, chunk: Chunk, sour
             _same(cursor, column.kind, source.columns[column.name], staged.columns[column.name])
             for column in table.columns
         )
-    except (psycopg2.DataError, errors.ProgramLimitExceeded, UnicodeDecodeError):
+    except (psycopg2.DataError, errors.ProgramLimitExceeded):
         return False
 
 
@@ -88,13 +92,13 @@ def staged_words(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> Wo
     return Words(rows, {name: Said(text, rows - int(filled)) for name, filled, text in columns})
 
 
-def _texts(cursor: Cursor, query: Composed, *parameters: str) -> list[bytes]:
+def _texts(cursor: Cursor, query: Composed, *words: bytes) -> list[bytes]:
     """Return the one row of a query as UTF-8, an empty text for NULL."""
     # psycopg2 decodes what it fetches; what COPY gives stays as it is. Each value comes behind its
     # length: https://www.postgresql.org/docs/current/sql-copy.html, Binary Format.
     received = io.BytesIO()
     copy = SQL("COPY ({}) TO STDOUT (FORMAT binary, ENCODING 'UTF8')").format(query)
-    cursor.copy_expert(cursor.mogrify(copy, parameters or None), received)
+    cursor.copy_expert(cursor.mogrify(copy, [*map(QuotedString, words)] or None), received)
     received.seek(_COPY_HEADER)
     (columns,) = struct.unpack(">h", received.read(2))
     return [received.read(max(0, *struct.unpack(">i", received.read(4)))) for _ in range(columns)]
@@ -102,14 +106,23 @@ def _texts(cursor: Cursor, query: Composed, *parameters: str) -> list[bytes]:
 
 def _same(cursor: Cursor, kind: Kind, source: Said, staged: Said) -> bool:
     found = differing(kind, source, staged)
-    if not found:
-        return found is not None
-    rewritten = _REWRITTEN.format(
+    if found is None:
+        return False
+    words = [*found]
+    parts = (words[n : n + _WORDS_AT_ONCE] for n in range(0, len(words), _WORDS_AT_ONCE))
+    return all(
+        _rewritten(cursor, kind, part) == joined(found[word] for word in part) for part in parts
+    )
+
+
+def _rewritten(cursor: Cursor, kind: Kind, words: Sequence[bytes]) -> bytes:
+    query = _REWRITTEN.format(
         word=_word(Identifier("read"), kind),
         type=SQL(TYPES[kind]),
         separator=Literal(SEPARATOR),
     )
-    return _texts(cursor, rewritten, joined(found).decode()) == [joined(found.values())]
+    (rewritten,) = _texts(cursor, query, joined(words))
+    return rewritten
 
 
 def create_source_rows(cursor: Cursor, staging: str, table: Table) -> None:
