@@ -405,6 +405,23 @@ def test_the_fast_lane_takes_what_is_right(backend: PostgreSQLBackend, tmp_path:
         assert lanes.careful(cursor, relation, path, planned, chunk, Repairs()).rows == 2
 
 
+def test_a_chunk_of_many_pieces_is_stored_and_verified_whole(
+    migrate: Migrate, postgres: Database, tmp_path: Path
+) -> None:
+    """The fast lane encodes 5,000 rows at a time, the server is asked about as many words."""
+    rows = [
+        entity(number, metadata=f'{{"b": {number}, "aa": null}}') for number in range(1, 10_002)
+    ]
+    path = write_graph(tmp_path / "graph.db", entities=rows)
+    report = migrate(path, chunk_rows=50_000)
+    assert report.is_done, report.errors
+    assert postgres.rows(
+        "SELECT stage, lane, verified_rows FROM kg_migration.steps"
+        " WHERE table_name = 'entities' AND stage IN ('load', 'verify') ORDER BY stage"
+    ) == [("load", "fast", 0), ("verify", None, 10_001)]
+    assert differences(path, postgres.connect()) == []
+
+
 def test_a_chunk_with_a_bad_row_takes_the_careful_lane_alone(
     migrate: Migrate, postgres: Database, tmp_path: Path
 ) -> None:

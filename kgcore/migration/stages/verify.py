@@ -68,8 +68,8 @@ def says_the_same(cursor: Cursor, staging: str, table: Table, chunk: Chunk, sour
             _same(cursor, column.kind, source.columns[column.name], staged.columns[column.name])
             for column in table.columns
         )
-    except (psycopg2.DataError, errors.ProgramLimitExceeded):
-        return False
+    except (psycopg2.DataError, psycopg2.InternalError, errors.ProgramLimitExceeded):
+        return False  # The last two where a chunk's words are more than PostgreSQL takes in one.
 
 
 def staged_words(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> Words:
