@@ -66,7 +66,7 @@ def run_step(place: Workplace, ref: StepRef) -> StepResult:
             ledger.lease_kept(place.pool, step, run.options.lease_seconds),
             ledger.transaction(place.pool) as cursor,
         ):
-            if not ledger.acquire(cursor, step.step_id):
+            if not ledger.hold(cursor, step):
                 return StepResult(place.worker)
             result = _do(place, cursor, run, step, ref)
     except StepFencedError as fenced:

@@ -176,6 +176,30 @@ def test_a_message_that_comes_twice_leaves_the_last_attempt_alone(
     assert scene.fact("state") == "running"
 
 
+def test_who_only_asks_for_a_step_does_not_take_it_from_its_worker(scene: Scene) -> None:
+    """A message that comes twice asks while the first has claimed the step and not begun it."""
+    scene.begin(max_attempts=2)
+    pool, number = scene.backend.pool, scene.held_step
+    with ledger.transaction(pool) as cursor:
+        step = ledger.claim(cursor, scene.read_run(), number, "first")
+    assert step is not None
+
+    def hold() -> bool:
+        with ledger.transaction(pool) as cursor:
+            return ledger.hold(cursor, step)
+
+    with _aside() as do, pool.connection() as asks, asks.cursor() as cursor:
+        assert ledger.acquire(cursor, number)
+        held = do(hold)
+        time.sleep(0.2)
+        assert not held.done()
+        asks.rollback()
+        assert held.result(5)
+        assert ledger.claim(cursor, scene.read_run(), number, "second") is not None
+        asks.commit()
+        assert not do(hold).result(5)
+
+
 def test_a_step_that_failed_was_sent_again_then(scene: Scene) -> None:
     scene.begin()
     scene.trigger(150, "refuse_row()")

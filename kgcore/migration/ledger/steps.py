@@ -1,5 +1,6 @@
 """A step's life: claimed in a short transaction, then done and recorded in one with its work."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,29 @@ def acquire(cursor: Cursor, step_id: int) -> bool:
     cursor.execute("SELECT NOT done FROM kg_migration.steps WHERE step_id = %s", (step_id,))
     (is_open,) = cursor.fetchone() or (False,)
     return bool(is_open)
+
+
+def hold(cursor: Cursor, step: Step) -> bool:
+    """Take the lock of a step that was claimed, until the transaction ends.
+
+    False where another worker has claimed it since, or done it. Who only asks for a step has its
+    lock for a moment, too, and is waited for: turned away by it, the last attempt would be lost.
+    """
+    until = time.monotonic() + _CLAIM_SECONDS
+    while not (taken := acquire(cursor, step.step_id)) and time.monotonic() < until:
+        if not _is_claimed(cursor, step):
+            break
+        time.sleep(0.02)
+    return taken and _is_claimed(cursor, step)
+
+
+def _is_claimed(cursor: Cursor, step: Step) -> bool:
+    cursor.execute(
+        "SELECT NOT done AND attempts = %s FROM kg_migration.steps WHERE step_id = %s",
+        (step.attempts, step.step_id),
+    )
+    (is_ours,) = cursor.fetchone() or (False,)
+    return bool(is_ours)
 
 
 def is_done(cursor: Cursor, step_id: int) -> bool:
