@@ -1,6 +1,7 @@
 """``make bench``: a whole migration next to the floor, in one run, several times; medians, ratios.
 
-Everything is private: servers, workers, the sample. ``--rows`` scales the sample.
+Everything is private: servers, workers, the sample. ``--rows`` scales the sample. Both sides begin
+alike: nothing is left of the other, and the server's pages are on the disk.
 """
 
 import argparse
@@ -91,7 +92,9 @@ def _measure(
     with _workers(choice.workers, environment) as peak:
         for number in range(choice.rounds + 1):
             if not choice.no_floor:
+                _clear(environment)
                 floors.append(floor.measure(_parameters(postgres), prepared.tables, streams, psql))
+            _clear(environment)
             ours.append(_migrate(source, environment, choice.chunk_rows))
             if number == 0:  # The first round warms caches and imports; it isn't counted.
                 floors.clear()
@@ -132,15 +135,17 @@ def _migrate(source: Path, environment: dict[str, str], chunk_rows: int) -> dict
     report = json.loads(done.stdout)
     if report["totals"]["verified_rows"] != report["totals"]["source_rows"]:
         raise RuntimeError(f"not all rows were verified: {report}")
-    _drop_old(environment)
     return dict(report["seconds"])
 
 
-def _drop_old(environment: dict[str, str]) -> None:
-    """Drop the tables that were moved aside: the disk would fill up."""
+def _clear(environment: dict[str, str]) -> None:
+    """Let a side begin with nothing of the other: no tables for autovacuum, no pages to write."""
     script = (
+        f"DROP SCHEMA IF EXISTS {floor.SCHEMA} CASCADE;\n"
         "SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace"
-        " WHERE nspname LIKE 'kg\\_before\\_%' \\gexec\nCHECKPOINT;\n"
+        " WHERE nspname LIKE 'kg\\_before\\_%' \\gexec\n"
+        "SELECT format('DROP TABLE %I.%I CASCADE', schemaname, tablename) FROM pg_tables"
+        " WHERE schemaname = 'public' \\gexec\nCHECKPOINT;\n"
     )
     libpq = {
         name.replace("PG_", "PG"): value

@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmarks.migration import _drop_old, _sample, _workers
+from benchmarks.migration import _clear, _sample, _workers
 from workers.embedded import PostgresServer, RedisServer
 
 # What is wrong with the bad rows of a table: one fault after the other.
@@ -100,7 +100,7 @@ def _migrate(source: Path, environment: dict[str, str], options: list[str]) -> d
     totals = report["totals"]
     if totals["source_rows"] != totals["loaded_rows"] + totals["rejected_rows"]:
         raise RuntimeError(f"rows are missing: {totals}")
-    _drop_old(environment)
+    _clear(environment)
     return dict(report)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.migration import _drop_old, _sample
+from benchmarks.migration import _clear, _sample
 from benchmarks.scale_stage import Stage, cpu_seconds, table
 
 _LOOK_SECONDS = 0.2
@@ -148,7 +148,7 @@ def _run(stage: Stage, workers: Sequence[psutil.Process], rows: int, most_second
     command.communicate()
     if began is None:
         raise RuntimeError("the run was over before anybody looked")
-    _drop_old(stage.environment)
+    _clear(stage.environment)
     seconds, command_cpu, backend_cpu, worker_cpu, server_cpu = (
         last - first for last, first in zip(now, began, strict=True)
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.migration import _drop_old, _sample
+from benchmarks.migration import _clear, _sample
 from benchmarks.scale_hold import Way, held
 from benchmarks.scale_stage import Stage, cpu_seconds, family, table
 from kgcore.migration.model import Options
@@ -134,7 +134,7 @@ def _migrate(stage: Stage, source: Path, chunk_rows: int) -> float:
     report = json.loads(answer)
     if report["totals"]["verified_rows"] != report["totals"]["source_rows"]:
         raise RuntimeError(f"not all rows were verified: {report}")
-    _drop_old(stage.environment)
+    _clear(stage.environment)
     seconds = report["seconds"]
     return float(seconds["total"] - seconds["freeze"] - seconds["plan"])
 

@@ -20,8 +20,9 @@ KINDS: Mapping[str, frozenset[Stage]] = {
 _KIND_OF = {stage: kind for kind, stages in KINDS.items() for stage in stages}
 
 
-# One in so many messages is taken with the queues asked the other way round.
-_TURN_ROUND = 16
+# After so many loads in a row, with others waiting or not, so many of the others come first.
+_LOADS_IN_A_ROW = 32
+_OTHERS_THEN = 4
 
 
 class InOrderOfKinds(priority_cycle):  # type: ignore[misc]  # kombu has no types
@@ -29,22 +30,28 @@ class InOrderOfKinds(priority_cycle):  # type: ignore[misc]  # kombu has no type
 
     The longest way to a cutover leads through index and key steps, at most a few of a table at a
     time; verification is many small steps, which keep the others at work meanwhile. Asked in turn,
-    as is kombu's default, workers waited for the last keys with nothing left to verify. Now and
-    then the last comes first: a long load must not keep another run of the database from its end.
+    as is kombu's default, workers waited for the last keys with nothing left to verify. After many
+    loads in a row the last come first for a while: a long load must not keep another run of the
+    database from its end.
     """
 
     def __init__(self, it: list[str] | None = None) -> None:
         super().__init__(it)
-        self._taken = 0
+        self._loads = self._others = 0
 
     def consume(self, n: int) -> list[str]:
         """Return the first ``n`` queues, in the order in which they are to be asked."""
-        last_first = self._taken % _TURN_ROUND == _TURN_ROUND - 1
-        return sorted(self.items[:n], key=_place, reverse=last_first)
+        return sorted(self.items[:n], key=_place, reverse=self._loads == _LOADS_IN_A_ROW)
 
     def rotate(self, last_used: str) -> str:
-        """Note that a message was taken."""
-        self._taken += 1
+        """Note that a message was taken from this queue."""
+        is_load = _place(last_used) == 0
+        if self._loads < _LOADS_IN_A_ROW:
+            self._loads = self._loads + 1 if is_load else 0
+        else:
+            self._others += 1
+            if is_load or self._others == _OTHERS_THEN:
+                self._loads = self._others = 0
         return last_used
 
 

@@ -21,6 +21,7 @@ from tests.migration.graphs import small_graph
 from tests.servers import Database, fresh_database, launcher
 from tests.workers.kg import Kg, wait_for
 from workers.embedded import PostgresServer
+from workers.queues import InOrderOfKinds
 
 
 @contextmanager
@@ -136,6 +137,26 @@ def test_a_small_run_does_not_wait_for_the_end_of_a_large_one(scene: Scene, tmp_
         assert scene.ids("stage = 'load' AND NOT done")
     assert differences(scene.source, scene.database.connect(), "small") == []
     runs.cancel(scene.backend.pool, scene.run)
+
+
+def test_loads_come_first_but_not_for_ever() -> None:
+    queues = [f"kg.v1.target.{kind}" for kind in ("verify", "index", "load")]
+    order = InOrderOfKinds(queues)
+
+    def taken(waiting: set[str]) -> str:
+        name = next(name for name in order.consume(3) if name.rpartition(".")[2] in waiting)
+        return order.rotate(name).rpartition(".")[2]
+
+    everything = {"load", "index", "verify"}
+    assert [taken(everything) for _ in range(32)] == ["load"] * 32
+    assert [taken({"load", "index"}) for _ in range(2)] == ["index"] * 2
+    assert [taken(everything) for _ in range(2)] == ["verify"] * 2
+    assert [taken(everything) for _ in range(31)] == ["load"] * 31
+    assert [taken({"index", "verify"}) for _ in range(2)] == ["index"] * 2
+    assert [taken(everything) for _ in range(32)] == ["load"] * 32
+    assert [taken({"load"}) for _ in range(9)] == ["load"] * 9
+    assert [taken(everything) for _ in range(24)] == ["load"] * 24
+    assert taken(everything) == "verify"
 
 
 def test_another_protocol_is_given_no_work(scene: Scene) -> None:
