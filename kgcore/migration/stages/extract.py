@@ -45,6 +45,9 @@ Row = tuple[Any, ...]
 #: no longer fit the processor's cache (5,000 took 1.1 times as long).
 BATCH_ROWS = 2_000
 
+# The copy can't be cut while it is mapped: it is private. Without, reading took 1.07 times as long.
+_MAPPED = "PRAGMA mmap_size=1073741824"
+
 # What ADBC makes other values of, because of others in the column: a REAL becomes text in a form of
 # its own, an integer a double, and all that stands among BLOBs a BLOB.
 _PROMOTED = {
@@ -85,7 +88,7 @@ def open_snapshot(path: Path) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA query_only=ON")
-    connection.execute("PRAGMA mmap_size=1073741824")
+    connection.execute(_MAPPED)
     return connection
 
 
@@ -99,6 +102,7 @@ def read_arrow(path: Path, planned: PlannedTable, chunk: Chunk) -> pa.RecordBatc
     try:
         with dbapi.connect(snapshot_uri(path)) as connection, connection.cursor() as cursor:
             cursor.execute("PRAGMA trusted_schema=OFF")
+            cursor.execute(_MAPPED)
             cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": chunk.rows + 1})
             cursor.execute(_select(_guarded(path, planned), chunk))
             batches = cursor.fetch_arrow_table().to_batches()
