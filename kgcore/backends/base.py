@@ -99,7 +99,8 @@ class KGBackend(ABC):
     def read(self, sql: str, params: Params = ()) -> list[Row]:
         """Return all rows of a statement of which the caller knows that it only reads.
 
-        On PostgreSQL that spares finding out whether it does: one that writes is committed.
+        On PostgreSQL that spares finding out whether it does: one that writes is committed. And
+        timestamps come as ISO 8601 text that ends in Z.
         """
         return self.fetchall(sql, params)
 
