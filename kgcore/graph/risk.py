@@ -14,8 +14,8 @@ bugs that any mission has it is a bound of the file's bugs. A few files that the
 relationships lead to most often are weighed first, and then those whose bound reaches the last of
 them: 50 ms and 80 ms.
 
-In a graph of 52,000 relationships, no bugs and 74 failed missions, the first takes a sixth of the
-second's time on SQLite; on the large one with bugs of most missions seven times as long.
+On a graph of that size without bugs and with 74 failed missions the first takes 14 ms and 23 ms,
+the second 400 ms and 900 ms; on one with bugs of most missions the first takes five times as long.
 """
 
 from kgcore.graph.dialect import Dialect
