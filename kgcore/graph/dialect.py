@@ -79,9 +79,10 @@ class Dialect:
         """Return a row that was read as the graph's callers get it; changes the row itself."""
         if "metadata" in row:
             row["metadata"] = self.metadata(row["metadata"])
-        for name in ("created_at", "updated_at"):
-            if name in row:
-                row[name] = self.time(row[name])
+        if not self.is_postgres:  # Else they are what they shall be.
+            for name in ("created_at", "updated_at"):
+                if name in row:
+                    row[name] = self.time(row[name])
         return row
 
     def latest(self, column: str) -> str:
