@@ -233,16 +233,17 @@ def _side_by_side(operation: Operation, graph: KnowledgeGraph, bare: Any) -> tup
     ours: list[float] = []
     theirs: list[float] = []
     with bare.cursor() as cursor:
-        for number in range(operation.rounds):
+        for number in range(10**6, 10**6 + 2 * operation.rounds, 2):
             if not operation.writes:
                 # The statements of a read are found out by making it: so bare finds its pages in
                 # memory, and the call shall, too.
-                operation.call(graph, 2 * number + 10**6)
-            ours.append(_timed(operation.call, graph, 2 * number + 10**6))
+                operation.call(graph, number)
+            ours.append(_timed(operation.call, graph, number))
             recorder.statements.clear()
             recorder.dry = operation.writes
             with contextlib.suppress(_Captured):
-                operation.call(watched, 2 * number + 1 + 10**6)
+                # A write of the same once more would be another: an update of what is there.
+                operation.call(watched, number + 1 if operation.writes else number)
             ready = [_ready(statement) for statement in recorder.statements]
             began = time.perf_counter()
             for sql, params in ready:

@@ -6,13 +6,16 @@ from typing import Any
 
 from kgcore.backends.base import Params
 
+# Most values are of these, and there are some in every call.
+_PORTABLE = frozenset({str, int, float, bool, bytes, type(None)})
+
 
 def portable(params: Params) -> tuple[Any, ...]:
     """Return the parameters with JSON text for ``dict`` and ``list``, and zones for all datetimes.
 
     Raises ValueError for NaN and infinities in JSON, which has no such numbers.
     """
-    return tuple(map(_portable, params))
+    return tuple([value if type(value) in _PORTABLE else _portable(value) for value in params])
 
 
 def sqlite_parameters(params: Params) -> tuple[Any, ...]:

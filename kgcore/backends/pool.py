@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
@@ -35,10 +36,9 @@ class PoolStats:
     closed: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Idle:
+class _Idle(NamedTuple):
     connection: Connection
-    since: float = field(default_factory=time.monotonic)
+    since: float
 
 
 @dataclass(slots=True, eq=False)
@@ -128,12 +128,13 @@ class ConnectionPool:
 
         Raises ValueError for one that isn't lent: returned twice, or of another pool.
         """
-        if connection in self._inherited:
-            return
+        key = id(connection)
         with self._lock:
-            if id(connection) not in self._lent or id(connection) in self._returning:
+            if key not in self._lent or key in self._returning:
+                if connection in self._inherited:
+                    return
                 raise ValueError("this connection is not lent by this pool")
-            self._returning.add(id(connection))
+            self._returning.add(key)
         usable = False
         try:
             usable = reset(connection)
@@ -309,17 +310,18 @@ class ConnectionPool:
 
     def _take_back(self, connection: Connection, *, usable: bool) -> None:
         """Make a lent connection idle, or close it: if it is of no use, or one too many."""
+        key = id(connection)
         with self._lock:
             # Two that come back at once must not both take themselves for the one too many.
             wanted = self._waiters or self._size - len(self._closing) <= self._pool_size
             if usable and wanted and not self._is_closed:
-                self._not_lent(id(connection))
-                self._idle.append(_Idle(connection))
+                self._not_lent(key)
+                self._idle.append(_Idle(connection, time.monotonic()))
                 self._serve()
                 return
-            self._closing.add(id(connection))
+            self._closing.add(key)
         connection.close()
-        self._forget(id(connection))
+        self._forget(key)
 
     def _require_open(self) -> None:
         if self._is_closed:

@@ -4,7 +4,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,11 @@ import psycopg2
 from psycopg2.errors import InFailedSqlTransaction, InsufficientPrivilege, ReadOnlySqlTransaction
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from psycopg2.extensions import connection as Connection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.extras import execute_batch
 
 from kgcore.backends.base import KGBackend, NotARead, Params, Row, T, Take, all_rows
+from kgcore.backends.casters import read_quickly, with_instants
 from kgcore.backends.connect_errors import OLDEST, connect_error, too_old
 from kgcore.backends.parameters import portable
 from kgcore.backends.placeholders import to_psycopg2
@@ -146,10 +148,13 @@ class PostgreSQLBackend(KGBackend):
         return {} if self._replicas is None else self._replicas.stats()
 
     def read(self, sql: str, params: Params = ()) -> list[Row]:
-        """Return all rows of a statement of which the caller knows that it only reads."""
+        """Return all rows of a statement of which the caller knows that it only reads.
+
+        Timestamps come as ISO 8601 text that ends in Z.
+        """
         if self._replicas is not None or self.in_transaction:
-            return self.fetchall(sql, params)
-        return self._in_autocommit(sql, params)
+            return with_instants(self.fetchall(sql, params))
+        return self._in_autocommit(sql, params, read_quickly)
 
     def fetch_and_commit(self, sql: str, params: Params = ()) -> list[Row]:
         """Run a statement that writes, in one round trip; return its rows."""
@@ -236,14 +241,18 @@ class PostgreSQLBackend(KGBackend):
             raise TargetError("this thread has no open transaction", "begin one with execute()")
         return lent.connection
 
-    def _in_autocommit(self, sql: str, params: Params) -> list[Row]:
+    def _in_autocommit(
+        self, sql: str, params: Params, prepare: Callable[[Cursor], None] | None = None
+    ) -> list[Row]:
         pool = self.pool
         connection = pool.getconn()
         try:
             connection.autocommit = True  # BEGIN and COMMIT around it would be two round trips.
-            with connection.cursor() as cursor:
-                cursor.execute(to_psycopg2(sql), portable(params))
-                return all_rows(cursor)
+            cursor = connection.cursor()  # Closed when it is dropped; a block took 0.3 µs more.
+            if prepare is not None:
+                prepare(cursor)
+            cursor.execute(to_psycopg2(sql), portable(params))
+            return all_rows(cursor)
         finally:
             pool.putconn(connection)
 

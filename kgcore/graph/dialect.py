@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kgcore.backends import Row
-from kgcore.graph.values import instant_text, parsed_metadata
+from kgcore.backends.casters import instant_text
+from kgcore.graph.values import parsed_metadata
 
 
 class _Now:
@@ -20,7 +21,7 @@ _INFINITE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # There are two, and statements are kept for each.
 class Dialect:
     """What the graph's statements are filled in with for one database."""
 
@@ -70,13 +71,18 @@ class Dialect:
         value = stored if self.is_postgres else parsed_metadata(stored)
         return {} if value is None else value
 
+    def time(self, stored: Any) -> str:
+        """Return a time that was read as the graph's callers get it: text, in UTC."""
+        return str(stored) if self.is_postgres else instant_text(stored)
+
     def record(self, row: Row) -> Row:
-        """Return a row as the graph's callers get it; changes the row itself."""
+        """Return a row that was read as the graph's callers get it; changes the row itself."""
         if "metadata" in row:
             row["metadata"] = self.metadata(row["metadata"])
-        for name in ("created_at", "updated_at"):
-            if name in row:
-                row[name] = instant_text(row[name])
+        if not self.is_postgres:  # Else they are what they shall be.
+            for name in ("created_at", "updated_at"):
+                if name in row:
+                    row[name] = self.time(row[name])
         return row
 
     def latest(self, column: str) -> str:

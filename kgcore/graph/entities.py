@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 
 from kgcore.backends import Row
 from kgcore.graph.dialect import NOW, Dialect
@@ -111,6 +112,7 @@ class Entities(Part):
         return bool(self._session.write(sql, (merged, NOW, entity_id)))
 
 
+@cache
 def upsert_entity(dialect: Dialect, source: str | None = None, returning: str = "id") -> str:
     """Return the statement that adds entities or replaces their metadata.
 
@@ -128,6 +130,7 @@ def upsert_entity(dialect: Dialect, source: str | None = None, returning: str = 
     )
 
 
+@cache
 def _update(dialect: Dialect, *, merge: bool) -> str:
     new = dialect.json
     if merge:

@@ -1,6 +1,7 @@
 """Missions: what was tried, how it ended, and what it cost."""
 
 from datetime import UTC, datetime
+from functools import cache
 
 from kgcore.backends import Row
 from kgcore.graph.dialect import NOW, Dialect
@@ -176,6 +177,7 @@ def _rate(row: Row) -> float:
     return float(row["successful"] / ended) if ended else 0.0
 
 
+@cache
 def _upsert(dialect: Dialect) -> str:
     given = [name for name in _NAMES if name not in {"id", "created_at", "metadata"}]
     replaced = [name for name in _NAMES if name not in {"id", "created_at", "mission_id"}]

@@ -15,7 +15,6 @@ from kgcore.graph.values import (
     Direction,
     Metadata,
     count,
-    instant_text,
     integer,
     metadata_text,
     text,
@@ -196,7 +195,7 @@ def _pair(dialect: Dialect, row: Row) -> tuple[Row, Row]:
     relationship = {
         "type": row["r_type"],
         "metadata": dialect.metadata(row["r_metadata"]),
-        "created_at": instant_text(row["r_created_at"]),
+        "created_at": dialect.time(row["r_created_at"]),
     }
     return entity, relationship
 

@@ -14,8 +14,8 @@ bugs that any mission has it is a bound of the file's bugs. A few files that the
 relationships lead to most often are weighed first, and then those whose bound reaches the last of
 them: 50 ms and 80 ms.
 
-In a graph of 52,000 relationships, no bugs and 74 failed missions, the first takes a sixth of the
-second's time on SQLite; on the large one with bugs of most missions seven times as long.
+On a graph of that size without bugs and with 74 failed missions the first takes 14 ms and 23 ms,
+the second 400 ms and 900 ms; on one with bugs of most missions the first takes five times as long.
 """
 
 from kgcore.graph.dialect import Dialect
@@ -34,14 +34,16 @@ SELECT (
 
 _FLAGGED_FILES = """
 WITH flagged AS MATERIALIZED (
-    SELECT e.id, coalesce(b.bugs, 0) AS bugs,
-        CASE WHEN h.mission_id IS NULL THEN 0 ELSE 1 END AS failed
-    FROM entities e LEFT JOIN (
-        SELECT from_id AS id, count(*) AS bugs
-        FROM relationships WHERE type = 'caused_bug' GROUP BY from_id
-    ) b ON b.id = e.id
-    LEFT JOIN mission_history h ON h.mission_id = e.name AND h.status = 'failed'
-    WHERE e.type = 'mission' AND (b.bugs > 0 OR h.mission_id IS NOT NULL)
+    SELECT id, sum(bugs) AS bugs, sum(failed) AS failed
+    FROM (  -- Not from all missions: PostgreSQL would take most of them for flagged.
+        SELECT m.id, 1 AS bugs, 0 AS failed
+        FROM relationships b JOIN entities m ON m.id = b.from_id AND m.type = 'mission'
+        WHERE b.type = 'caused_bug'
+        UNION ALL
+        SELECT m.id, 0, 1
+        FROM mission_history h JOIN entities m ON m.type = 'mission' AND m.name = h.mission_id
+        WHERE h.status = 'failed'
+    ) f GROUP BY id
 ), weighed AS MATERIALIZED (
     SELECT w.to_id AS id, sum(w.bugs) AS bugs, sum(w.failed) AS failed
     FROM (

@@ -10,9 +10,9 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable, SerializationFai
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from kgcore.backends import KGBackend, PostgreSQLBackend, Row
+from kgcore.backends.casters import instant_text
 from kgcore.errors import TargetUnreachableError
 from kgcore.graph.dialect import NOW, POSTGRES, SQLITE
-from kgcore.graph.values import instant_text
 
 T = TypeVar("T")
 Params = Sequence[Any]
@@ -44,12 +44,7 @@ class Session:
         """Return the rows of a statement that only reads; ``heavy`` if it may look at much."""
         if heavy:
             sql = self.dialect.heavy + sql
-        try:
-            return self.backend.read(sql, params)  # All else takes a part of a short read.
-        except Exception as error:
-            if not self._may_try_again(error, repeatable=True):
-                raise
-        return self._again(lambda: self.backend.read(sql, params), repeatable=True)
+        return self._retried(self.backend.read, sql, params, repeatable=True)
 
     def row(self, sql: str, params: Params = ()) -> Row | None:
         """Return the first row of a statement that only reads, or None."""
@@ -68,7 +63,7 @@ class Session:
 
         ``repeatable`` says that doing it twice is the same as once.
         """
-        return self._retried(lambda: self._write(sql, params), repeatable=repeatable)
+        return self._retried(self._write, sql, params, repeatable=repeatable)
 
     def atomically(self, work: Callable[[], T], *, repeatable: bool) -> T:
         """Do work of several statements in one transaction."""
@@ -91,24 +86,19 @@ class Session:
         now = None if self.dialect.is_postgres else instant_text(datetime.now(UTC))
         return [now if value is NOW else value for value in params]
 
-    def _retried(self, work: Callable[[], T], *, repeatable: bool) -> T:
-        if self.backend.in_transaction:
-            return work()
+    def _retried(self, work: Callable[..., T], *arguments: Any, repeatable: bool) -> T:
         try:
-            return work()  # At first without tenacity, which takes longer than a short read.
+            return work(*arguments)  # At first without tenacity: it takes longer than a short read.
         except Exception as error:
             if not self._may_try_again(error, repeatable=repeatable):
                 raise
-        return self._again(work, repeatable=repeatable)
-
-    def _again(self, work: Callable[[], T], *, repeatable: bool) -> T:
         may_try_again = partial(self._may_try_again, repeatable=repeatable)
         return Retrying(
             retry=retry_if_exception(may_try_again),
             stop=stop_after_delay(RETRY_SECONDS),
             wait=wait_random_exponential(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS),
             reraise=True,
-        )(work)
+        )(work, *arguments)
 
     def _may_try_again(self, error: BaseException, *, repeatable: bool) -> bool:
         if self.backend.in_transaction:

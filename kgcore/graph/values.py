@@ -14,6 +14,8 @@ from kgcore.errors import SourceError
 Metadata = dict[str, Any]
 Direction = Literal["outgoing", "incoming", "both"]
 
+# Not as ASCII: so the text that SQLite keeps is as short as PostgreSQL's.
+_encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 #: A limit beyond this is this one: no table has as many rows, and something may still be added.
 _MOST_ROWS = 2**62
@@ -132,10 +134,9 @@ def metadata_text(metadata: Metadata | None) -> str:
         return "{}"
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dict, not {type(metadata).__name__}")
-    # Not as ASCII: so the text that SQLite keeps is as short as PostgreSQL's.
-    found = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+    found = _encoded(metadata)
     found.encode()
-    if _NUL.search(found):
+    if "\\u0000" in found and _NUL.search(found):
         raise ValueError("metadata can't hold NUL")
     # JSONB would give 1e16 back as an integer, and its digits as a double's are others.
     return _LARGE.sub(_without_exponent, found) if "e+" in found else found
@@ -160,28 +161,3 @@ def parsed_metadata(stored: Any) -> Any:
             f"metadata is not JSON ({error}): {stored[:80]!r}",
             "find it in the SQLite file: SELECT id FROM entities WHERE NOT json_valid(metadata)",
         ) from None
-
-
-def instant_text(stored: Any) -> str:
-    """Return a time as ISO 8601 UTC text that ends in Z, with microseconds only where it has any.
-
-    Text that is no time, which SQLite may hold, stays what it is.
-    """
-    if type(stored) is datetime and stored.tzinfo is UTC:  # PostgreSQL's, as a rule.
-        return stored.isoformat()[: -len("+00:00")] + "Z"
-    if isinstance(stored, str):
-        try:
-            stored = datetime.fromisoformat(stored)
-        except ValueError:
-            return str(stored)
-    if not isinstance(stored, datetime):
-        return str(stored)
-    if stored.tzinfo is None:
-        stored = stored.replace(tzinfo=UTC)
-    shown = str(stored.isoformat())
-    if not shown.endswith("+00:00"):  # Most are UTC already, and a call has many of them.
-        try:
-            shown = str(stored.astimezone(UTC).isoformat())
-        except OverflowError:  # UTC has it before the year 1 or after 9999.
-            return shown
-    return shown.removesuffix("+00:00") + "Z"
