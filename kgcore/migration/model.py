@@ -50,7 +50,7 @@ RESUMABLE = frozenset({RunState.RUNNING, RunState.FAILED, RunState.REJECTED, Run
 class Options:
     """What the user chose for a run; kept in the ledger with it."""
 
-    chunk_rows: int = 50_000
+    chunk_rows: int = 75_000
     if_exists: Literal["fail", "replace"] = "fail"
     max_rejects: int = 0
     max_attempts: int = 5
@@ -70,7 +70,7 @@ class Options:
         if self.chunk_rows < 1:
             raise SettingsError(
                 f"--chunk-rows is {self.chunk_rows}; a chunk has at least one row",
-                "leave the option out for the default of 50,000",
+                "leave the option out for the default of 75,000",
             )
         if self.max_rejects < 0:
             raise SettingsError(

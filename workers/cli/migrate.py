@@ -69,7 +69,7 @@ def migrate(
     ] = False,
     chunk_rows: Annotated[
         int, typer.Option(min=1, help="Rows of a chunk, the unit of work.")
-    ] = 50_000,
+    ] = 75_000,
     if_exists: Annotated[
         str,
         typer.Option(
