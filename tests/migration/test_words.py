@@ -18,7 +18,7 @@ from psycopg2.sql import Identifier
 
 from kgcore.backends import PostgreSQLBackend
 from kgcore.migration import lanes, ledger, words
-from kgcore.migration.model import Chunk, Options, PlannedTable
+from kgcore.migration.model import Options, PlannedTable
 from kgcore.migration.repairs import Repairs
 from kgcore.migration.stages import extract, verify
 from kgcore.migration.stages.plan import plan
@@ -49,17 +49,13 @@ class Stored:
     path: Path
     planned: PlannedTable
 
-    @property
-    def chunk(self) -> Chunk:
-        """All rows."""
-        (chunk,) = self.planned.chunks
-        return chunk
-
     def equal(self, rejected: Sequence[int] = ()) -> int | None:
-        """What words say."""
-        return lanes.equal_rows(
-            self.cursor, "pg_temp", self.path, self.planned, self.chunk, rejected
-        )
+        """What words say of all chunks."""
+        found = [
+            lanes.equal_rows(self.cursor, "pg_temp", self.path, self.planned, chunk, rejected)
+            for chunk in self.planned.chunks
+        ]
+        return None if None in found else sum(filter(None, found))
 
     def spoil(self, change: str) -> None:
         """Change what was stored."""
@@ -79,15 +75,19 @@ def stored(
     statement: str,
     rows: Sequence[tuple[Any, ...]],
     kind: Kind | None = None,
+    *,
+    more: str = "",
+    chunk_rows: int = 100,
 ) -> Stored:
-    """Write a file with one table, and store its rows, the last column as of this kind."""
+    """Write a file with one table and more, and store its rows, the last column as of this kind."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
         marks = ", ".join("?" for _ in rows[0])
         connection.executemany(f"INSERT INTO t VALUES ({marks})", rows)
         connection.commit()
+        connection.executescript(more)
     with closing(extract.open_snapshot(path)) as connection:
-        (planned,) = plan(connection, Options(only=("t",))).tables
+        (planned,) = plan(connection, Options(only=("t",), chunk_rows=chunk_rows)).tables
     if kind is not None:
         *columns, last = planned.table.columns
         table = replace(planned.table, columns=(*columns, replace(last, kind=kind)))
@@ -235,22 +235,12 @@ def test_a_large_integer_among_reals_is_not_its_rounded_self(
 def test_an_index_with_all_columns_does_not_change_the_order(
     cursor: Cursor, tmp_path: Path, key: str
 ) -> None:
-    path = tmp_path / "t.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"CREATE TABLE t ({key}, a TEXT, b TEXT)")
-        connection.execute("CREATE INDEX covering ON t (b, a, id)")
-        rows = [(n, f"a{n}", f"b{-n}") for n in range(1, 400)]
-        connection.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
-        connection.execute("ANALYZE")
-        connection.commit()
-    with closing(extract.open_snapshot(path)) as connection:
-        (planned,) = plan(connection, Options(only=("t",), chunk_rows=50)).tables
-    cursor.execute(ddl.create_table("pg_temp", planned.table))
-    verify.settle(cursor)
-    for chunk in planned.chunks:
-        lanes.careful(cursor, Identifier("pg_temp", "t"), path, planned, chunk, Repairs())
-    equal = [lanes.equal_rows(cursor, "pg_temp", path, planned, c) for c in planned.chunks]
-    assert equal == [chunk.rows for chunk in planned.chunks]
+    statement = f"CREATE TABLE t ({key}, a TEXT, b TEXT)"
+    rows = [(number, f"a{number}", f"b{-number}") for number in range(1, 400)]
+    more = "CREATE INDEX covering ON t (b, a, id); ANALYZE"
+    found = stored(cursor, tmp_path / "t.db", statement, rows, more=more, chunk_rows=50)
+    assert len(found.planned.chunks) == 8
+    assert found.equal() == 399
 
 
 def test_the_role_s_own_settings_change_no_word(cursor: Cursor, tmp_path: Path) -> None:
