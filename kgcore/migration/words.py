@@ -102,18 +102,19 @@ def differing(kind: Kind, of_source: Said, of_staging: Said) -> dict[bytes, byte
         return {}
     if kind in _OWN_WORDS or b"\0" in source:
         return None
-    return _differing(_as_postgres(kind, source), staged)
+    return _differing(source, _as_postgres(kind, source), staged)
 
 
-def _differing(source: bytes, staged: bytes) -> dict[bytes, bytes] | None:
-    if source == staged:
+def _differing(source: bytes, rewritten: bytes, staged: bytes) -> dict[bytes, bytes] | None:
+    if rewritten == staged:
         return {}
-    ours, theirs = source.split(_SEPARATOR), staged.split(_SEPARATOR)
+    # The server is asked about the source's own words: of an odd one ours may mean something else.
+    ours, usual, theirs = (said.split(_SEPARATOR) for said in (source, rewritten, staged))
     if len(ours) != len(theirs):
         return None
     found: dict[bytes, bytes] = {}
-    for one, other in zip(ours, theirs, strict=True):
-        if one != other and found.setdefault(one, other) != other:
+    for one, as_usual, other in zip(ours, usual, theirs, strict=True):
+        if as_usual != other and found.setdefault(one, other) != other:
             return None
     return None if _NULL in found or _NULL in found.values() else found
 
@@ -124,7 +125,7 @@ def joined(words: Iterable[bytes]) -> bytes:
 
 
 def _as_postgres(kind: Kind, words: bytes) -> bytes:
-    """Write the usual forms as PostgreSQL does; each stays the same value."""
+    """Write the usual forms as PostgreSQL does: whatever then is a word of its own means that."""
     if kind is Kind.TIMESTAMP:
         first = next((word for word in words.split(_SEPARATOR, 100) if word != _NULL), b"")
         zone = next(zone for zone in _ZONES if first.endswith(zone))

@@ -62,6 +62,7 @@ _STORAGE = {
     **dict.fromkeys(INTEGERS, ("integer",)),
     **dict.fromkeys((Kind.TIMESTAMP, Kind.DATE), ("text",)),
     Kind.BLOB: ("blob",),
+    Kind.NUMERIC: ("integer", "real", "text"),
 }
 _TEXTUAL = ("text", "integer")
 # An integer overflow, by which SQLite ends the query; it is computed only where it is met.
@@ -184,7 +185,9 @@ def read_words(
     columns = tuple(zip(planned.table.columns, reads, strict=True))
     written = [pair for pair in columns if pair[0].kind not in READ_AS_VALUES]
     valued = [pair for pair in columns if pair[0].kind in READ_AS_VALUES]
-    of_their_kinds = " AND ".join(itertools.starmap(_is_of_its_kind, written))
+    # Of a REAL its values tell it; text is read as bytes, as a BLOB is.
+    told = (pair for pair in columns if pair[0].kind is not Kind.REAL)
+    of_their_kinds = " AND ".join(itertools.starmap(_is_of_its_kind, told))
     connection = open_snapshot(path)
     connection.text_factory = bytes
     try:
@@ -273,7 +276,8 @@ def _is_of_its_kind(column: Column, read: str) -> str:
 
 def _joined(column: Column, read: str) -> str:
     """Return what gives the number of values that are not NULL, and the words of all."""
-    word = f"iif({read} IS NULL, NULL, hex({read}))" if column.kind is Kind.BLOB else read
+    # PostgreSQL writes small letters, and to change them there takes as long as all the rest.
+    word = f"iif({read} IS NULL, NULL, lower(hex({read})))" if column.kind is Kind.BLOB else read
     return f"count({read}), group_concat(ifnull({word}, '{NULL}'), '{SEPARATOR}')"
 
 

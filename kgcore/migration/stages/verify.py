@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg2
-from psycopg2 import errors
 from psycopg2.extensions import QuotedString
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
@@ -29,6 +28,10 @@ SOURCE_ROWS = Identifier("kg_source_rows")
 _EXAMPLES = 20
 # Words that the server is asked about at a time.
 _WORDS_AT_ONCE = 5_000
+# SQLSTATEs with which the server says nothing of the values: it can't read one, or there are more
+# columns, or longer words, than one query takes. Some limits it calls a lack of memory (53200), or
+# an internal error (XX).
+_UNSAID = ("22", "54", "53200", "XX")
 # Bytes before the first row of a binary COPY.
 _COPY_HEADER = 19
 
@@ -68,8 +71,10 @@ def says_the_same(cursor: Cursor, staging: str, table: Table, chunk: Chunk, sour
             _same(cursor, column.kind, source.columns[column.name], staged.columns[column.name])
             for column in table.columns
         )
-    except (psycopg2.DataError, psycopg2.InternalError, errors.ProgramLimitExceeded):
-        return False  # The last two where a chunk's words are more than PostgreSQL takes in one.
+    except psycopg2.Error as error:
+        if not (error.pgcode or "").startswith(_UNSAID):
+            raise
+        return False
 
 
 def staged_words(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> Words:
@@ -191,7 +196,7 @@ def _word(value: Composable, kind: Kind) -> Composed:
 _FORMS = {
     Kind.TEXT: "{}",
     Kind.REAL: "encode(float8send({}), 'hex')",
-    Kind.BLOB: "upper(encode({}, 'hex'))",
+    Kind.BLOB: "encode({}, 'hex')",
     Kind.BOOLEAN: "{}::int::text",
 }
 
