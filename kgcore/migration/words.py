@@ -21,8 +21,9 @@ SEPARATOR = "\x1f"
 #: Stands for NULL.
 NULL = "\x1e"
 
-#: Kinds of which SQLite's words may say less than the value: it writes 15 digits of a REAL.
-READ_AS_VALUES = frozenset({Kind.REAL, Kind.NUMERIC})
+#: Kinds of which SQLite's words may say less than the value (it writes 15 digits of a REAL), or
+#: twice as much: hexadecimal digits of a BLOB.
+READ_AS_VALUES = frozenset({Kind.REAL, Kind.NUMERIC, Kind.BLOB})
 
 # Kinds of which different words are different values.
 _OWN_WORDS = INTEGERS | {Kind.REAL, Kind.TEXT, Kind.BLOB}
@@ -36,10 +37,14 @@ _ZONES = (b"Z", b"+00:00", b"")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The words of a column, and how many of its values are NULL."""
+    """The words of a column, and how many of its values are NULL.
+
+    A BLOB's word is its length; ``content`` is what all of them hold, one after the other.
+    """
 
     words: bytes
     nulls: int
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,12 @@ def of_values(kind: Kind, cells: Sequence[Any]) -> Said | None:
 
     A REAL's word is its eight bytes, the first first.
     """
+    nulls = cells.count(None)
+    if kind is Kind.BLOB:
+        lengths = (_NULL if cell is None else b"%d" % len(cell) for cell in cells)
+        return Said(joined(lengths), nulls, b"".join(filter(None, cells)))
     words = _of_reals(cells) if kind is Kind.REAL else joined(map(_word, cells))
-    return None if words is None else Said(words, cells.count(None))
+    return None if words is None else Said(words, nulls)
 
 
 def _word(cell: Any) -> bytes:
@@ -96,7 +105,7 @@ def differing(kind: Kind, of_source: Said, of_staging: Said) -> dict[bytes, byte
     None where some are surely not the same value.
     """
     source, staged = of_source.words, of_staging.words
-    if of_source.nulls != of_staging.nulls:
+    if of_source.nulls != of_staging.nulls or of_source.content != of_staging.content:
         return None
     if source == staged:
         return {}

@@ -131,6 +131,7 @@ def test_values_of_all_kinds_are_said_to_be_equal(cursor: Cursor, tmp_path: Path
         (4, "name = ''"),
         (1, "name = NULL"),
         (2, r"raw = '\x00fe'"),
+        (1, r"raw = '\x00'"),
         (1, "raw = NULL"),
         (1, """doc = '{"b": 1, "aa": [1, 1e2]}'"""),
         (1, """doc = '{"b": 1, "aa": [1.0, 1e2], "c": null}'"""),
@@ -191,6 +192,15 @@ def test_text_that_looks_like_what_stands_between_words(
     assert found.equal() is None
     for number, text in enumerate(spoilt, 1):
         cursor.execute("UPDATE pg_temp.t SET c = %s WHERE id = %s", (text, number))
+    assert found.equal() is None
+
+
+def test_bytes_that_changed_their_place_are_found(cursor: Cursor, tmp_path: Path) -> None:
+    statement = "CREATE TABLE t (id INTEGER PRIMARY KEY, c BLOB)"
+    rows = [(1, b"\x1e\x1f"), (2, b"\x00"), (3, None), (4, b"")]
+    found = stored(cursor, tmp_path / "t.db", statement, rows)
+    assert found.equal() == 4
+    found.spoil(r"c = CASE id WHEN 1 THEN '\x1e'::bytea ELSE '\x1f00' END WHERE id < 3")
     assert found.equal() is None
 
 

@@ -193,7 +193,7 @@ def read_words(
     try:
         rows, of_kind, *found = connection.execute(
             f"SELECT count(*), count(CASE WHEN {of_their_kinds} THEN 1 END),"
-            f" {', '.join(itertools.starmap(_joined, written))} {rows_of}"
+            f" {', '.join(_joined(read) for _, read in written)} {rows_of}"
         ).fetchone()
         if rows != of_kind:
             return None
@@ -255,7 +255,8 @@ def _rows_of(
 ) -> tuple[Sequence[str], str]:
     """Return what to ask for each column, and where: FROM and WHERE.
 
-    SQLite walks over the ids then, so rows come in their order also where none is asked for.
+    SQLite walks over the ids then, so rows come in their order also where none is asked for; but
+    for ids of a table's own without an index, of which words then say nothing.
     """
     if planned.source.order:
         reads: Sequence[str] = tuple(map(quoted, planned.table.column_names))
@@ -274,11 +275,9 @@ def _is_of_its_kind(column: Column, read: str) -> str:
     return f"({' OR '.join(classes)} OR {read} IS NULL)"
 
 
-def _joined(column: Column, read: str) -> str:
+def _joined(read: str) -> str:
     """Return what gives the number of values that are not NULL, and the words of all."""
-    # PostgreSQL writes small letters, and to change them there takes as long as all the rest.
-    word = f"iif({read} IS NULL, NULL, lower(hex({read})))" if column.kind is Kind.BLOB else read
-    return f"count({read}), group_concat(ifnull({word}, '{NULL}'), '{SEPARATOR}')"
+    return f"count({read}), group_concat(ifnull({read}, '{NULL}'), '{SEPARATOR}')"
 
 
 def _select(planned: PlannedTable, chunk: Chunk) -> str:
