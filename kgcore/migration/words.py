@@ -21,8 +21,9 @@ SEPARATOR = "\x1f"
 #: Stands for NULL.
 NULL = "\x1e"
 
-#: Kinds of which SQLite's words may say less than the value: it writes 15 digits of a REAL.
-READ_AS_VALUES = frozenset({Kind.REAL, Kind.NUMERIC})
+#: Kinds of which SQLite's words may say less than the value (it writes 15 digits of a REAL), or
+#: twice as much: hexadecimal digits of a BLOB.
+READ_AS_VALUES = frozenset({Kind.REAL, Kind.NUMERIC, Kind.BLOB})
 
 # Kinds of which different words are different values.
 _OWN_WORDS = INTEGERS | {Kind.REAL, Kind.TEXT, Kind.BLOB}
@@ -36,10 +37,14 @@ _ZONES = (b"Z", b"+00:00", b"")
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The words of a column, and how many of its values are NULL."""
+    """The words of a column, and how many of its values are NULL.
+
+    A BLOB's word is its length; ``content`` is what all of them hold, one after the other.
+    """
 
     words: bytes
     nulls: int
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,12 @@ def of_values(kind: Kind, cells: Sequence[Any]) -> Said | None:
 
     A REAL's word is its eight bytes, the first first.
     """
+    nulls = cells.count(None)
+    if kind is Kind.BLOB:
+        lengths = (_NULL if cell is None else b"%d" % len(cell) for cell in cells)
+        return Said(joined(lengths), nulls, b"".join(filter(None, cells)))
     words = _of_reals(cells) if kind is Kind.REAL else joined(map(_word, cells))
-    return None if words is None else Said(words, cells.count(None))
+    return None if words is None else Said(words, nulls)
 
 
 def _word(cell: Any) -> bytes:
@@ -96,24 +105,25 @@ def differing(kind: Kind, of_source: Said, of_staging: Said) -> dict[bytes, byte
     None where some are surely not the same value.
     """
     source, staged = of_source.words, of_staging.words
-    if of_source.nulls != of_staging.nulls:
+    if of_source.nulls != of_staging.nulls or of_source.content != of_staging.content:
         return None
     if source == staged:
         return {}
     if kind in _OWN_WORDS or b"\0" in source:
         return None
-    return _differing(_as_postgres(kind, source), staged)
+    return _differing(source, _as_postgres(kind, source), staged)
 
 
-def _differing(source: bytes, staged: bytes) -> dict[bytes, bytes] | None:
-    if source == staged:
+def _differing(source: bytes, rewritten: bytes, staged: bytes) -> dict[bytes, bytes] | None:
+    if rewritten == staged:
         return {}
-    ours, theirs = source.split(_SEPARATOR), staged.split(_SEPARATOR)
+    # The server is asked about the source's own words: of an odd one ours may mean something else.
+    ours, usual, theirs = (said.split(_SEPARATOR) for said in (source, rewritten, staged))
     if len(ours) != len(theirs):
         return None
     found: dict[bytes, bytes] = {}
-    for one, other in zip(ours, theirs, strict=True):
-        if one != other and found.setdefault(one, other) != other:
+    for one, as_usual, other in zip(ours, usual, theirs, strict=True):
+        if as_usual != other and found.setdefault(one, other) != other:
             return None
     return None if _NULL in found or _NULL in found.values() else found
 
@@ -124,7 +134,7 @@ def joined(words: Iterable[bytes]) -> bytes:
 
 
 def _as_postgres(kind: Kind, words: bytes) -> bytes:
-    """Write the usual forms as PostgreSQL does; each stays the same value."""
+    """Write the usual forms as PostgreSQL does: whatever then is a word of its own means that."""
     if kind is Kind.TIMESTAMP:
         first = next((word for word in words.split(_SEPARATOR, 100) if word != _NULL), b"")
         zone = next(zone for zone in _ZONES if first.endswith(zone))

@@ -62,6 +62,7 @@ _STORAGE = {
     **dict.fromkeys(INTEGERS, ("integer",)),
     **dict.fromkeys((Kind.TIMESTAMP, Kind.DATE), ("text",)),
     Kind.BLOB: ("blob",),
+    Kind.NUMERIC: ("integer", "real", "text"),
 }
 _TEXTUAL = ("text", "integer")
 # An integer overflow, by which SQLite ends the query; it is computed only where it is met.
@@ -184,13 +185,15 @@ def read_words(
     columns = tuple(zip(planned.table.columns, reads, strict=True))
     written = [pair for pair in columns if pair[0].kind not in READ_AS_VALUES]
     valued = [pair for pair in columns if pair[0].kind in READ_AS_VALUES]
-    of_their_kinds = " AND ".join(itertools.starmap(_is_of_its_kind, written))
+    # Of a REAL its values tell it; text is read as bytes, as a BLOB is.
+    told = (pair for pair in columns if pair[0].kind is not Kind.REAL)
+    of_their_kinds = " AND ".join(itertools.starmap(_is_of_its_kind, told))
     connection = open_snapshot(path)
     connection.text_factory = bytes
     try:
         rows, of_kind, *found = connection.execute(
             f"SELECT count(*), count(CASE WHEN {of_their_kinds} THEN 1 END),"
-            f" {', '.join(itertools.starmap(_joined, written))} {rows_of}"
+            f" {', '.join(_joined(read) for _, read in written)} {rows_of}"
         ).fetchone()
         if rows != of_kind:
             return None
@@ -252,7 +255,8 @@ def _rows_of(
 ) -> tuple[Sequence[str], str]:
     """Return what to ask for each column, and where: FROM and WHERE.
 
-    SQLite walks over the ids then, so rows come in their order also where none is asked for.
+    SQLite walks over the ids then, so rows come in their order also where none is asked for; but
+    for ids of a table's own without an index, of which words then say nothing.
     """
     if planned.source.order:
         reads: Sequence[str] = tuple(map(quoted, planned.table.column_names))
@@ -271,10 +275,9 @@ def _is_of_its_kind(column: Column, read: str) -> str:
     return f"({' OR '.join(classes)} OR {read} IS NULL)"
 
 
-def _joined(column: Column, read: str) -> str:
+def _joined(read: str) -> str:
     """Return what gives the number of values that are not NULL, and the words of all."""
-    word = f"iif({read} IS NULL, NULL, hex({read}))" if column.kind is Kind.BLOB else read
-    return f"count({read}), group_concat(ifnull({word}, '{NULL}'), '{SEPARATOR}')"
+    return f"count({read}), group_concat(ifnull({read}, '{NULL}'), '{SEPARATOR}')"
 
 
 def _select(planned: PlannedTable, chunk: Chunk) -> str:

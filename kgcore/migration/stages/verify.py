@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg2
-from psycopg2 import errors
 from psycopg2.extensions import QuotedString
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
@@ -27,8 +26,13 @@ SOURCE_ROWS = Identifier("kg_source_rows")
 
 # How many ids of rows that differ are kept: enough to see what is wrong.
 _EXAMPLES = 20
-# Words that the server is asked about at a time.
-_WORDS_AT_ONCE = 5_000
+# Bytes of words that the server is asked about at a time, on average: 7 MB at once took longer, and
+# each is held several times.
+_BYTES_AT_ONCE = 300_000
+# SQLSTATEs with which the server says nothing of the values: it can't read one, or there are more
+# columns, or longer words, than one query takes. Some limits it calls a lack of memory (53200), or
+# an internal error (XX).
+_UNSAID = ("22", "54", "53200", "XX")
 # Bytes before the first row of a binary COPY.
 _COPY_HEADER = 19
 
@@ -68,8 +72,10 @@ def says_the_same(cursor: Cursor, staging: str, table: Table, chunk: Chunk, sour
             _same(cursor, column.kind, source.columns[column.name], staged.columns[column.name])
             for column in table.columns
         )
-    except (psycopg2.DataError, psycopg2.InternalError, errors.ProgramLimitExceeded):
-        return False  # The last two where a chunk's words are more than PostgreSQL takes in one.
+    except psycopg2.Error as error:
+        if not (error.pgcode or "").startswith(_UNSAID):
+            raise
+        return False
 
 
 def staged_words(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> Words:
@@ -83,17 +89,32 @@ def staged_words(cursor: Cursor, staging: str, table: Table, chunk: Chunk) -> Wo
         )
         for column in table.columns
     )
+    blobs = [column.name for column in table.columns if column.kind is Kind.BLOB]
+    contents = (SQL(", string_agg({}, '')").format(Identifier("staged", name)) for name in blobs)
     staged = _staged(staging, table, chunk)
     number, *found = _texts(
-        cursor, _STAGED_WORDS.format(words=words, staged=staged, key=Identifier(table.key.name))
+        cursor,
+        _STAGED_WORDS.format(
+            words=words,
+            contents=Composed(contents),
+            staged=staged,
+            key=Identifier(table.key.name),
+        ),
     )
-    rows = int(number)
-    columns = zip(table.column_names, found[::2], found[1::2], strict=True)
-    return Words(rows, {name: Said(text, rows - int(filled)) for name, filled, text in columns})
+    rows, both = int(number), 2 * len(table.columns)
+    columns = zip(table.column_names, found[:both:2], found[1:both:2], strict=True)
+    content = dict(zip(blobs, found[both:], strict=True))
+    return Words(
+        rows,
+        {
+            name: Said(text, rows - int(filled), content.get(name, b""))
+            for name, filled, text in columns
+        },
+    )
 
 
 def _texts(cursor: Cursor, query: Composed, *words: bytes) -> list[bytes]:
-    """Return the one row of a query as UTF-8, an empty text for NULL."""
+    """Return the one row of a query: text as UTF-8, and nothing for NULL."""
     # psycopg2 decodes what it fetches; what COPY gives stays as it is. Each value comes behind its
     # length: https://www.postgresql.org/docs/current/sql-copy.html, Binary Format.
     received = io.BytesIO()
@@ -109,7 +130,8 @@ def _same(cursor: Cursor, kind: Kind, source: Said, staged: Said) -> bool:
     if found is None:
         return False
     words = [*found]
-    parts = (words[n : n + _WORDS_AT_ONCE] for n in range(0, len(words), _WORDS_AT_ONCE))
+    number = max(1, len(words) * _BYTES_AT_ONCE // max(1, sum(map(len, words))))
+    parts = (words[at : at + number] for at in range(0, len(words), number))
     return all(
         _rewritten(cursor, kind, part) == joined(found[word] for word in part) for part in parts
     )
@@ -191,7 +213,7 @@ def _word(value: Composable, kind: Kind) -> Composed:
 _FORMS = {
     Kind.TEXT: "{}",
     Kind.REAL: "encode(float8send({}), 'hex')",
-    Kind.BLOB: "upper(encode({}, 'hex'))",
+    Kind.BLOB: "octet_length({})::text",
     Kind.BOOLEAN: "{}::int::text",
 }
 
@@ -201,7 +223,8 @@ _STAGED = SQL("""(
 )""")
 
 _STAGED_WORDS = SQL("""
-SELECT count(*)::text, {words} FROM (SELECT * FROM {staged} AS chunk ORDER BY {key}) AS staged
+SELECT count(*)::text, {words} {contents}
+FROM (SELECT * FROM {staged} AS chunk ORDER BY {key}) AS staged
 """)
 _WORDS = SQL("count({value})::text, string_agg(coalesce({word}, {null}), {separator})")
 
