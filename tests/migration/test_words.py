@@ -253,6 +253,26 @@ def test_an_odd_zone_is_not_taken_for_a_usual_one(
 
 
 @pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        (Kind.TIMESTAMP, "2009-04-24T11:30:00.1234567Z"),
+        (Kind.TIMESTAMP, "2009-04-24T24:00:00Z"),
+        (Kind.DATE, "2009-04-24 11:30"),
+        (Kind.BOOLEAN, "tru"),
+        (Kind.NUMERIC, "0x10"),
+    ],
+)
+def test_what_the_server_reads_and_nobody_may_store_is_not_equal(
+    cursor: Cursor, tmp_path: Path, kind: Kind, word: str
+) -> None:
+    statement = "CREATE TABLE t (id INTEGER PRIMARY KEY, c BLOB)"
+    found = stored(cursor, tmp_path / "t.db", statement, [(1, None), (2, word)], kind)
+    assert found.equal(rejected=[2]) == 1
+    cursor.execute("INSERT INTO pg_temp.t VALUES (2, %s)", (word,))
+    assert found.equal() is None
+
+
+@pytest.mark.parametrize(
     "instants",
     [
         ["2009-04-24T11:30:00+02:00", "2009-12-24T11:30:00.5+01:00", None],
