@@ -33,7 +33,7 @@ _PLACES = 2
 
 # Of the benchmark's 1.65 million rows: what a row costs two worker processes from freeze to
 # cutover, and how many bytes tables and indexes take for each byte of the SQLite file.
-_SECONDS_PER_ROW = 7.5e-6
+_SECONDS_PER_ROW = 1.1e-5
 _TARGET_BYTES_PER_SOURCE_BYTE = 1.9
 
 # The two workers that the estimate is for.
