@@ -113,9 +113,12 @@ def count_rejects(
 
 
 def rejected_ids(cursor: Cursor, run_id: str, step: Step, limit: int) -> list[int]:
-    """Return the ids of the rejects of a step's chunk, no more than one above the limit."""
+    """Return the ids of the rejects of a step's chunk, no more than one above the limit.
+
+    Those that a retry loaded are among them: a worker may not read which they are.
+    """
     cursor.execute(
-        "SELECT row_id FROM kg_migration.rejects WHERE run_id = %(run)s AND loaded_at IS NULL"
+        "SELECT row_id FROM kg_migration.rejects WHERE run_id = %(run)s"
         " AND table_name = %(table)s AND row_id >= %(lower)s"
         " AND (%(upper)s::bigint IS NULL OR row_id < %(upper)s) LIMIT %(limit)s",
         {

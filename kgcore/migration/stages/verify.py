@@ -1,4 +1,4 @@
-"""Verify: a chunk, read again from the source by the careful lane, is compared in PostgreSQL.
+"""Verify: a chunk, read again from the source, is held against what is stored.
 
 First the quick way: the words of both databases are held against each other, column by column.
 Only "all of them are the same" is believed. Otherwise the chunk's rows, each value checked, go to a
