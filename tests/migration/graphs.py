@@ -85,3 +85,12 @@ def small_graph(path: Path, rows: int = 300) -> Path:
         snapshots=[snapshot(row_id) for row_id in range(100, 160, 2)],
         more="UPDATE sqlite_sequence SET seq = seq + 1000 WHERE name = 'entities';",
     )
+
+
+def file_of(path: Path, script: str) -> Path:
+    """A file made by a script, with a function ``own`` that nobody else has."""
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("own", 1, str, deterministic=True)
+        connection.executescript(script)
+    return path

@@ -22,7 +22,7 @@ from kgcore.migration.stages import check, extract
 from kgcore.migration.workplace import Workplace
 from kgcore.model import Column, Index, Kind, Table
 from tests.migration.conftest import Migrate
-from tests.migration.graphs import entity, relationship, write_graph
+from tests.migration.graphs import entity, file_of, relationship, write_graph
 from tests.servers import Database
 
 Reject = tuple[str, int, str | None, str]
@@ -222,13 +222,6 @@ INSERT INTO piece VALUES (1, 'k', 1), (2, 'k', 2), (3, 'k', NULL), (4, 'm', 1), 
 """
 
 
-def script_file(path: Path, script: str) -> Path:
-    path.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(script)
-    return path
-
-
 def foretold(place: Workplace, source: Path, **options: Any) -> tuple[DryRun, list[Reject]]:
     """What a dry run says, and each row that it would refuse."""
     chosen = Options(**options)
@@ -257,7 +250,7 @@ def refused(postgres: Database, run: str) -> list[Reject]:
 def test_what_breaks_keys_is_foretold(
     migrate: Migrate, postgres: Database, place: Workplace, tmp_path: Path
 ) -> None:
-    source = script_file(tmp_path / "keys.db", BROKEN_KEYS)
+    source = file_of(tmp_path / "keys.db", BROKEN_KEYS)
     found, rejects = foretold(place, source, only=("*",))
     report = migrate(source, only=("*",), max_rejects=1000)
     assert report.is_done, report.errors
@@ -347,7 +340,7 @@ def test_rows_of_the_graph_are_foretold_with_repairs_too(
 def test_a_table_in_the_way_is_said_at_once(
     postgres: Database, place: Workplace, tmp_path: Path
 ) -> None:
-    source = script_file(tmp_path / "t.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    source = file_of(tmp_path / "t.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)")
     postgres.rows("CREATE TABLE t (id bigint); INSERT INTO t VALUES (1) RETURNING id")
     options = Options(only=("*",))
     prepared = new_run.prepare(source, place.data_dir, options)
@@ -444,7 +437,7 @@ def test_what_a_type_rests_on_is_told_whatever_the_names(
     names: Literal["keep", "snake"],
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # As on macOS.
-    source = script_file(tmp_path / "t.db", STRANGE_NAMES)
+    source = file_of(tmp_path / "t.db", STRANGE_NAMES)
     prepared = new_run.prepare(source, place.data_dir, Options(only=("*",), names=names))
     (table,) = dry_run(prepared).tables.values()
     sources.release(prepared.source)
@@ -460,7 +453,7 @@ def test_what_a_type_rests_on_is_told_whatever_the_names(
 def test_a_target_that_gives_no_connection_gives_no_sample(
     postgres: Database, place: Workplace, tmp_path: Path
 ) -> None:
-    source = script_file(tmp_path / "t.db", STRANGE_NAMES)
+    source = file_of(tmp_path / "t.db", STRANGE_NAMES)
     prepared = new_run.prepare(source, place.data_dir, Options(only=("*",)))
     with PostgreSQLBackend(**postgres.parameters, pool_size=1, max_overflow=0) as backend:
         pool = backend.pool

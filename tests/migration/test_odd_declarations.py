@@ -20,8 +20,15 @@ from kgcore.migration.workplace import Workplace
 from tests.migration.any_comparer import differences as any_differences
 from tests.migration.comparer import differences
 from tests.migration.conftest import Migrate
-from tests.migration.graphs import NOW, entity, mission, relationship, snapshot, write_graph
-from tests.migration.test_tables import file_of
+from tests.migration.graphs import (
+    NOW,
+    entity,
+    file_of,
+    mission,
+    relationship,
+    snapshot,
+    write_graph,
+)
 from tests.servers import Database
 
 IDS = (0, 1, 5, 7, 2**63 - 1, -3)

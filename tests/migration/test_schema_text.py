@@ -13,7 +13,7 @@ from kgcore.migration.model import Options
 from kgcore.migration.workplace import Workplace
 from tests.migration.any_comparer import differences
 from tests.migration.conftest import Migrate
-from tests.migration.test_tables import file_of
+from tests.migration.graphs import file_of
 from tests.servers import Database
 
 

@@ -6,21 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from kgcore.errors import SettingsError, SourceError, TargetError
 from kgcore.migration import new_run
 from kgcore.migration.dry_run import dry_run
 from kgcore.migration.model import Options
-from kgcore.migration.stages import extract
-from kgcore.migration.stages.plan import plan
 from kgcore.migration.workplace import Workplace
 from kgcore.model import NotCarriedOver
 from kgcore.schema.translate.names import snake
 from tests.migration.any_comparer import differences
 from tests.migration.conftest import Migrate
-from tests.migration.graphs import entity, write_graph
+from tests.migration.graphs import entity, file_of, write_graph
 from tests.servers import Database
 
 SHOP = r"""
@@ -101,15 +97,6 @@ def shop(path: Path) -> Path:
         connection.execute("DELETE FROM loose WHERE x BETWEEN 30 AND 60")
         connection.execute("""INSERT INTO doc VALUES (1, '{"b": [1.50]}')""")
         connection.commit()
-    return path
-
-
-def file_of(path: Path, script: str) -> Path:
-    """A file made by a script, with a function ``own`` that nobody else has."""
-    path.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.create_function("own", 1, str, deterministic=True)
-        connection.executescript(script)
     return path
 
 
@@ -371,59 +358,6 @@ def test_an_index_name_that_is_taken_is_found_before_anything_moves(
         cursor.execute("CREATE TABLE by_x ()")
     with pytest.raises(TargetError, match="public has by_x already"):
         migrate(source, only=("*",))
-
-
-keys = st.tuples(
-    st.one_of(
-        st.integers(-(2**63), 2**63 - 1),
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
-        st.binary(max_size=4),
-        st.floats(allow_nan=False),
-        st.sampled_from(["12", 12, 12.0, "a'b", b"12"]),
-    ),
-    st.integers(-3, 3),
-)
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.lists(keys, max_size=25), st.integers(1, 6), st.sampled_from(["", "TEXT", "INTEGER"]))
-def test_tables_without_row_ids_are_read_whole_whatever_their_keys_are(
-    tmp_path: Path, found: list[Any], chunk_rows: int, declared: str
-) -> None:
-    path = file_of(
-        tmp_path / "keys.db", f"CREATE TABLE t (a {declared}, b, PRIMARY KEY (a, b)) WITHOUT ROWID"
-    )
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executemany("INSERT OR IGNORE INTO t VALUES (?, ?)", found)
-        connection.commit()
-        rows = connection.execute("SELECT * FROM t ORDER BY a, b").fetchall()
-    with closing(extract.open_snapshot(path)) as connection:
-        (planned,) = plan(connection, Options(only=("*",), chunk_rows=chunk_rows)).tables
-    assert sum(chunk.rows for chunk in planned.chunks) == len(rows)
-    read = []
-    for chunk in planned.chunks:
-        batches = list(extract.read_rows(path, planned, chunk))
-        assert sum(map(len, batches)) == chunk.rows
-        read += [row for batch in batches for row in batch]
-    order = planned.table.column_names
-    assert [row[0] for row in read] == list(range(len(rows)))
-    assert [tuple(row[order.index(name)] for name in ("a", "b")) for row in read] == rows
-    one_by_one = extract.read_raw(path, planned, range(len(rows)))
-    assert [raw.row_id for raw in one_by_one] == list(range(len(rows)))
-
-
-def test_row_ids_with_gaps_survive_the_freeze(place: Workplace, tmp_path: Path) -> None:
-    """Chunks are cut by the row ids of the frozen copy; a VACUUM would have renumbered them."""
-    source = file_of(
-        tmp_path / "gaps.db",
-        "CREATE TABLE t (x TEXT); INSERT INTO t (rowid, x) VALUES (-5, 'a'), (7, 'b'), (1000, 'c')",
-    )
-    prepared = new_run.prepare(source, place.data_dir, Options(only=("*",)))
-    (planned,) = prepared.tables
-    (rows,) = extract.read_rows(prepared.source.path, planned, planned.chunks[0])
-    assert rows == [(-5, "a"), (7, "b"), (1000, "c")]
 
 
 def test_notes_survive_the_ledger(migrate: Migrate, place: Workplace, tmp_path: Path) -> None:

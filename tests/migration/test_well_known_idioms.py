@@ -11,7 +11,7 @@ from typing import Any
 from kgcore.schema.translate.names import snake
 from tests.migration.any_comparer import differences
 from tests.migration.conftest import Migrate
-from tests.migration.test_tables import file_of
+from tests.migration.graphs import file_of
 from tests.servers import Database
 
 MUSIC = """
