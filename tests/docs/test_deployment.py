@@ -14,7 +14,7 @@ from kgcore.backends import metrics
 from kgcore.config import Settings
 from kgcore.errors import KGError
 from tests.conftest import ROOT
-from tests.docs.test_docs import blocks, commands_in, parse, sections
+from tests.docs.pages import blocks, commands_in, parse, sections
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kgcore.migration.model import RunState, StepRef
 from tests.conftest import ROOT
+from tests.docs.pages import sections
 from tests.docs.test_deployment import script_of_the_job
-from tests.docs.test_docs import sections
 from tests.faults.scene import Scene
 from tests.workers.kg import KG, wait_for
 
