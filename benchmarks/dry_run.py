@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.migration import _sample
+from benchmarks.migration import sample_of
 from benchmarks.rejects import _spoiled
 from kgcore.migration import new_run, sources
 from kgcore.migration.dry_run import dry_run
@@ -27,7 +27,7 @@ def main() -> None:
     choice = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kg-bench-") as scratch_name:
         scratch = Path(scratch_name)
-        clean = _sample(scratch / "clean.db", choice.rows)
+        clean = sample_of(scratch / "clean.db", choice.rows)
         _measure("clean", clean, scratch, choice.rounds)
         for percent in choice.percent:
             spoiled = _spoiled(clean, scratch / f"spoiled-{percent:g}.db", percent)

@@ -5,6 +5,7 @@ alike: nothing is left of the other, and the server's pages are on the disk.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -12,18 +13,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 from benchmarks import floor
+from benchmarks.workers import family, running
 from kgcore.migration import new_run
 from kgcore.migration.model import Options
 from kgcore.sample import make_synthetic
-from workers.cli.context import worker_command
 from workers.embedded import PostgresServer, RedisServer
 from workers.embedded.postgres import wheel_programs
 
@@ -53,7 +53,7 @@ def main() -> None:
     choice = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kg-bench-") as scratch_name:
         scratch = Path(scratch_name)
-        source = choice.source or _sample(scratch / "sample.db", choice.rows)
+        source = choice.source or sample_of(scratch / "sample.db", choice.rows)
         with (
             PostgresServer(scratch / "pg", settings=_TUNED if choice.tuned else {}) as postgres,
             RedisServer(scratch / "redis") as redis,
@@ -89,12 +89,12 @@ def _measure(
     psql = wheel_programs() / "psql"
     floors: list[dict[str, float]] = []
     ours: list[dict[str, float]] = []
-    with _workers(choice.workers, environment) as peak:
+    with running(choice.workers, environment) as workers, _watched(workers) as peak:
         for number in range(choice.rounds + 1):
             if not choice.no_floor:
-                _clear(environment)
+                clear(environment)
                 floors.append(floor.measure(_parameters(postgres), prepared.tables, streams, psql))
-            _clear(environment)
+            clear(environment)
             ours.append(_migrate(source, environment, choice.chunk_rows))
             if number == 0:  # The first round warms caches and imports; it isn't counted.
                 floors.clear()
@@ -138,7 +138,7 @@ def _migrate(source: Path, environment: dict[str, str], chunk_rows: int) -> dict
     return dict(report["seconds"])
 
 
-def _clear(environment: dict[str, str]) -> None:
+def clear(environment: dict[str, str]) -> None:
     """Let a side begin with nothing of the other: no tables for autovacuum, no pages to write."""
     script = (
         f"DROP SCHEMA IF EXISTS {floor.SCHEMA} CASCADE;\n"
@@ -163,43 +163,28 @@ def _clear(environment: dict[str, str]) -> None:
 
 
 @contextmanager
-def _workers(number: int, environment: dict[str, str]) -> Iterator[list[int]]:
-    """Run worker processes; the list that is given collects their largest resident sizes."""
-    processes = [
-        subprocess.Popen(
-            [*worker_command(1, f"bench{position}@%h"), "--loglevel", "ERROR"], env=environment
-        )
-        for position in range(number)
-    ]
+def _watched(workers: list[psutil.Process]) -> Iterator[list[int]]:
+    """Collect the largest resident size of any of the workers' processes, while the block runs."""
     peak: list[int] = []
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.1):
-            for process in processes:
-                try:
-                    family = [psutil.Process(process.pid)]
-                    family += family[0].children(recursive=True)
-                    peak.extend(member.memory_info().rss for member in family)
-                except psutil.NoSuchProcess:
-                    continue
-                peak[:] = [max(peak)]
+            for member in itertools.chain.from_iterable(map(family, workers)):
+                with suppress(psutil.NoSuchProcess):
+                    peak[:] = [max([*peak, member.memory_info().rss])]
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    time.sleep(5)
     try:
         yield peak
     finally:
         ended.set()
         watcher.join()
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
 
 
-def _sample(path: Path, rows: int) -> Path:
+def sample_of(path: Path, rows: int) -> Path:
+    """Make a graph of so many rows, shaped like the benchmark's."""
     entities, relationships, missions, snapshots = (
         round(part * rows / sum(_SHAPE)) for part in _SHAPE
     )

@@ -16,7 +16,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmarks.migration import _clear, _sample, _workers
+from benchmarks.migration import clear, sample_of
+from benchmarks.workers import running
 from workers.embedded import PostgresServer, RedisServer
 
 # What is wrong with the bad rows of a table: one fault after the other.
@@ -50,7 +51,7 @@ def main() -> None:
     choice = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kg-bench-") as scratch_name:
         scratch = Path(scratch_name)
-        clean = _sample(scratch / "clean.db", choice.rows)
+        clean = sample_of(scratch / "clean.db", choice.rows)
         spoiled = _spoiled(clean, scratch / "spoiled.db", choice.percent)
         with (
             PostgresServer(scratch / "pg") as postgres,
@@ -62,7 +63,7 @@ def main() -> None:
                 **redis.environment(),
                 "KG_DATA_DIR": str(scratch / "data"),
             }
-            with _workers(choice.workers, environment):
+            with running(choice.workers, environment):
                 _measure(choice, clean, spoiled, environment)
 
 
@@ -100,7 +101,7 @@ def _migrate(source: Path, environment: dict[str, str], options: list[str]) -> d
     totals = report["totals"]
     if totals["source_rows"] != totals["loaded_rows"] + totals["rejected_rows"]:
         raise RuntimeError(f"rows are missing: {totals}")
-    _clear(environment)
+    clear(environment)
     return dict(report)
 
 

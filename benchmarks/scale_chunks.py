@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.migration import _clear, _sample
+from benchmarks.migration import clear, sample_of
 from benchmarks.scale_stage import Stage, cpu_seconds, table
+from benchmarks.workers import running
 
 _LOOK_SECONDS = 0.2
 _WARM_ROWS = 200
@@ -47,7 +48,7 @@ class Cost:
 def measure(stage: Stage, numbers: Sequence[int], most_seconds: float) -> list[Cost]:
     """Migrate a graph of each number of rows in as many chunks; cancel what takes too long."""
     found = []
-    with stage.workers(_WORKERS) as workers:
+    with running(_WORKERS, stage.environment) as workers:
         for number in (_WARM_ROWS, *numbers):
             found.append(_run(stage, workers, number, most_seconds))
             cost = found[-1]
@@ -110,7 +111,7 @@ class _Account:
 
 
 def _run(stage: Stage, workers: Sequence[psutil.Process], rows: int, most_seconds: float) -> Cost:
-    source = _sample(stage.scratch / f"chunks-{rows}.db", rows)
+    source = sample_of(stage.scratch / f"chunks-{rows}.db", rows)
     with stage.broker() as client:
         client.flushall()
         empty = client.info("memory")["used_memory"]
@@ -148,7 +149,7 @@ def _run(stage: Stage, workers: Sequence[psutil.Process], rows: int, most_second
     command.communicate()
     if began is None:
         raise RuntimeError("the run was over before anybody looked")
-    _clear(stage.environment)
+    clear(stage.environment)
     seconds, command_cpu, backend_cpu, worker_cpu, server_cpu = (
         last - first for last, first in zip(now, began, strict=True)
     )

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,10 +13,8 @@ import psutil
 import psycopg2
 from redis import Redis
 
-from workers.cli.context import worker_command
+from benchmarks.workers import family
 from workers.embedded import PostgresServer, RedisServer
-
-_START_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -62,33 +59,6 @@ class Stage:
         with Redis.from_url(self.redis.url, decode_responses=True) as client:
             yield client
 
-    @contextmanager
-    def workers(self, number: int) -> Iterator[list[psutil.Process]]:
-        """Run so many workers of one process each; all of them answer when the block begins."""
-        processes = [
-            subprocess.Popen(
-                [*worker_command(1, f"scale{position}@%h"), "--loglevel", "ERROR"],
-                env=self.environment,
-            )
-            for position in range(number)
-        ]
-        try:
-            self._wait_for(number)
-            yield [psutil.Process(process.pid) for process in processes]
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait()
-
-    def _wait_for(self, number: int) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        with self.broker() as client:
-            while sum(one["psub"] == "1" for one in client.client_list()) < number:
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{number} workers did not start")
-                time.sleep(0.2)
-
     def kg(self, *words: str) -> None:
         """Run a command to its end; a run that has ended meanwhile may refuse it."""
         command = [sys.executable, "-m", "workers.cli", *words]
@@ -103,13 +73,6 @@ class Stage:
             stdout=subprocess.PIPE,
             text=True,
         )
-
-
-def family(process: psutil.Process) -> list[psutil.Process]:
-    """Return a process with all that descend from it."""
-    with suppress(psutil.NoSuchProcess):
-        return [process, *process.children(recursive=True)]
-    return []
 
 
 def cpu_seconds(process: psutil.Process) -> float:

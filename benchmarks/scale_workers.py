@@ -11,9 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.migration import _clear, _sample
+from benchmarks.migration import clear, sample_of
 from benchmarks.scale_hold import Way, held
-from benchmarks.scale_stage import Stage, cpu_seconds, family, table
+from benchmarks.scale_stage import Stage, cpu_seconds, table
+from benchmarks.workers import family, running
 from kgcore.migration.model import Options
 
 _WARM_ROWS = 4_000
@@ -38,11 +39,11 @@ def measure(
     stage: Stage, numbers: Sequence[int], rows: int, chunk_rows: int, share: float, way: Way
 ) -> list[Round]:
     """Migrate the same graph with each number of workers, and say so while it goes on."""
-    source = _two_forms(_sample(stage.scratch / "scale.db", rows))
-    warm = _two_forms(_sample(stage.scratch / "warm.db", _WARM_ROWS))
+    source = _two_forms(sample_of(stage.scratch / "scale.db", rows))
+    warm = _two_forms(sample_of(stage.scratch / "warm.db", _WARM_ROWS))
     rounds = []
     for number in numbers:
-        with stage.workers(number) as workers:
+        with running(number, stage.environment) as workers:
             # Imports and connections are made before anybody is held.
             _migrate(stage, warm, _WARM_CHUNK)
             with held([family(worker) for worker in workers], share, way):
@@ -81,9 +82,9 @@ def shown(rounds: Sequence[Round]) -> str:
 
 def per_row(stage: Stage, rows: int) -> str:
     """Migrate a graph as it is, with chunks of the usual size, and return what a row took."""
-    warm = _sample(stage.scratch / "warm-plain.db", _WARM_ROWS)
-    source = _sample(stage.scratch / "plain.db", rows)
-    with stage.workers(2) as workers:
+    warm = sample_of(stage.scratch / "warm-plain.db", _WARM_ROWS)
+    source = sample_of(stage.scratch / "plain.db", rows)
+    with running(2, stage.environment) as workers:
         _migrate(stage, warm, _WARM_CHUNK)
         each = _round(stage, workers, source, Options().chunk_rows)
     source_bytes = source.stat().st_size
@@ -134,7 +135,7 @@ def _migrate(stage: Stage, source: Path, chunk_rows: int) -> float:
     report = json.loads(answer)
     if report["totals"]["verified_rows"] != report["totals"]["source_rows"]:
         raise RuntimeError(f"not all rows were verified: {report}")
-    _clear(stage.environment)
+    clear(stage.environment)
     seconds = report["seconds"]
     return float(seconds["total"] - seconds["freeze"] - seconds["plan"])
 
