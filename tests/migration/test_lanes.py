@@ -320,6 +320,27 @@ def test_a_chunk_with_a_bad_row_takes_the_careful_lane_alone(
     assert lanes == [("careful", 1), ("fast", 6)]
 
 
+@pytest.mark.parametrize("most", [2, 3])
+def test_rejects_are_verified_to_be_missing_however_many_they_are(
+    migrate: Migrate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Few are left out of the chunk's words by their ids; more, and rows are compared."""
+    compared: list[bool] = []
+    read_again = lanes.read_again
+
+    def noted(*arguments: Any) -> tuple[int, ...]:
+        compared.append(True)
+        return read_again(*arguments)
+
+    monkeypatch.setattr("kgcore.migration.work._MOST_REJECTED", most)
+    monkeypatch.setattr(lanes, "read_again", noted)
+    rows = [entity(number, metadata="{" if number < 4 else "{}") for number in range(1, 10)]
+    report = migrate(write_graph(tmp_path / "graph.db", entities=rows), max_rejects=3)
+    assert report.is_done
+    assert report.totals["verified_rows"] == 6
+    assert compared == [True] * (most < 3)
+
+
 def test_deep_json_is_left_to_the_server(
     migrate: Migrate, postgres: Database, tmp_path: Path
 ) -> None:

@@ -100,11 +100,14 @@ def hold(cursor: Cursor, step: Step) -> bool:
     lock for a moment, too, and is waited for: turned away by it, the last attempt would be lost.
     """
     until = time.monotonic() + _CLAIM_SECONDS
-    while not (taken := acquire(cursor, step.step_id)) and time.monotonic() < until:
-        if not _is_claimed(cursor, step):
+    while _is_claimed(cursor, step):
+        # Once it is taken nobody claims the step any more; before, someone may have.
+        if acquire(cursor, step.step_id):
+            return _is_claimed(cursor, step)
+        if time.monotonic() > until:
             break
         time.sleep(0.02)
-    return taken and _is_claimed(cursor, step)
+    return False
 
 
 def _is_claimed(cursor: Cursor, step: Step) -> bool:

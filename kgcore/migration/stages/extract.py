@@ -203,20 +203,29 @@ def read_words(
             column.name: Said(words, rows - filled)
             for (column, _), filled, words in zip(written, found[::2], found[1::2], strict=True)
         }
-        if valued:
-            asked = ", ".join(read for _, read in valued)
-            values = connection.execute(f"SELECT {asked} {rows_of} ORDER BY {reads[0]}").fetchall()
-            for place, (column, _) in enumerate(valued):
-                of_column = of_values(column.kind, [row[place] for row in values])
-                if of_column is None:
-                    return None
-                said[column.name] = of_column
+        for name, of_column in _said_by_values(
+            connection, valued, f"{rows_of} ORDER BY {reads[0]}"
+        ):
+            if of_column is None:
+                return None
+            said[name] = of_column
     except (sqlite3.OperationalError, sqlite3.DataError) as error:
         _log.info("%s is not compared by words: %s", chunk, error)
         return None
     finally:
         connection.close()
     return Words(rows, said) if all(is_clear(one, rows) for one in said.values()) else None
+
+
+def _said_by_values(
+    connection: sqlite3.Connection, valued: Sequence[tuple[Column, str]], rows_of: str
+) -> Iterator[tuple[str, Said | None]]:
+    if not valued:
+        return
+    asked = ", ".join(read for _, read in valued)
+    rows = connection.execute(f"SELECT {asked} {rows_of}").fetchall()
+    for place, (column, _) in enumerate(valued):
+        yield column.name, of_values(column.kind, [row[place] for row in rows])
 
 
 def read_raw(path: Path, planned: PlannedTable, ids: Sequence[int]) -> Iterator[RawRow]:
